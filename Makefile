@@ -1,0 +1,47 @@
+# Two commands do everything: `make repro` and `make test`. Both make .venv on first use.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help install repro test lint format lock
+
+help:
+	@echo "make repro   run what changed, then show the result"
+	@echo "make test    run the test suite"
+	@echo "make lint    lint, format and type checks"
+	@echo "make format  format the code"
+	@echo "make lock    resolve pyproject.toml anew into constraints.txt"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Makefile: needs Python 3.11 or newer, got `$(PYTHON) -V`; run: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement constraints.txt
+	@touch $@
+
+repro: install
+	@python -m stages check
+	@python -m stages summary --mark
+	@dvc repro
+	@python -m stages summary
+
+test: install
+	@python -m pytest
+
+lint: install
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: install
+	@ruff check --fix .
+	@ruff format .
+
+lock:
+	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet .
+	@{ echo "# Every package, pinned; made by \`make lock\` from pyproject.toml."; \
+	  $(VENV)/lock/bin/python -m pip freeze --exclude fine-tuning-pipeline | sed 's/+cpu$$//'; } > constraints.txt
+	rm -rf $(VENV)/lock

@@ -1,0 +1,1 @@
+"""Reproducible fine-tuning stages; `python -m stages --help` lists them."""

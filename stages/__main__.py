@@ -1,0 +1,87 @@
+"""Run one stage, or one of the commands around them.
+
+    python -m stages prepare        one stage; `dvc repro` calls this
+    python -m stages check          is everything in params.yaml possible?
+    python -m stages summary        the result, and what the last run did
+    python -m stages schema         write workflow/schemas/params.schema.json
+
+Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import time
+from types import FrameType
+
+from stages import check
+from stages.errors import UserError, did_you_mean
+
+COMMANDS = ("check", "summary", "schema")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of a command line."""
+    signal.signal(signal.SIGTERM, _terminate)  # so that half-written files are removed
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(__doc__.strip())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    try:
+        return _dispatch(name, rest)
+    except UserError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; nothing half-written is left", file=sys.stderr)
+        return 130
+
+
+def _dispatch(name: str, rest: list[str]) -> int:
+    if name in check.STAGES:
+        if rest:
+            raise UserError(
+                f"python -m stages {name}: takes no argument, got {rest[0]!r}; remove it"
+            )
+        run_stage(name)
+        return 0
+    if name == "summary":
+        from stages import summary
+
+        return summary.main(rest)
+    if name == "check":
+        return check.main(rest)
+    if name == "schema":
+        check.write_schema()
+        return 0
+    known = (*check.STAGES, *COMMANDS)
+    raise UserError(f"python -m stages: no such stage, got {name!r}; {did_you_mean(name, known)}")
+
+
+def run_stage(name: str) -> None:
+    """Check everything that can be checked, run one stage, and note how it went."""
+    from stages import pins, runs
+
+    params = check.load()
+    module = importlib.import_module(f"stages.{name}")
+    libraries = set(module.LIBRARIES)
+    if name == "finetune":
+        libraries |= set(params.run.method.LIBRARIES)
+    pins.require(sorted(libraries), params.run.method_name)
+    started = time.perf_counter()
+    facts = module.run(params.sections[name], params.run)
+    seconds = time.perf_counter() - started
+    runs.record(name, seconds, facts)
+    told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
+    print(f"{name}: {told} in {seconds:.1f} s" if told else f"{name}: {seconds:.1f} s")
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Methods: which weights are trained. One file each; see `base.Method`."""

@@ -1,0 +1,39 @@
+"""What a method is: a module with these names, found by `stages.plugins`.
+
+A method decides which weights are trained. Whatever it leaves with `requires_grad` is
+trained, saved and loaded; the rest stays the base's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from stages.params import Section
+
+
+class Method(Protocol):
+    """The protocol; `stages/methods/head_only.py` is the model to copy."""
+
+    LIBRARIES: tuple[str, ...]
+    """Libraries, beside those of `finetune`, whose version shapes the weights."""
+    Params: type[Section]
+    """params.yaml: methods.<name>. A field `learning_rate` overrides `finetune.learning_rate`
+    unless it is null."""
+
+    def refuses(self, task: str) -> str | None:
+        """Why this method cannot be used with a task, or None where it can."""
+
+    def apply(self, model: PreTrainedModel, new: list[str], params: Any) -> nn.Module:
+        """The module to train: wrapped or not, the right weights frozen.
+
+        Args:
+            model: base and head.
+            new: names of the parameters that the base did not bring (the head).
+        """
+
+    def merge(self, model: nn.Module) -> PreTrainedModel:
+        """A plain transformers model with the trained weights in place."""

@@ -1,0 +1,1 @@
+"""Tasks: what is learnt. One file each; see `base.Task`."""

@@ -1,0 +1,203 @@
+"""Single-label classification of one text: linear head, softmax, cross-entropy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from stages.errors import did_you_mean
+from stages.params import Section
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from transformers import PreTrainedModel
+
+    from stages.tasks.base import Scores
+
+TEXTS = ("text",)
+TARGET = "label"
+MAIN_METRIC = "accuracy"
+HUB_TASK = "text-classification"
+
+
+class Data(Section):
+    text: str = Field("text", min_length=1, description="column that holds the text")
+    label: str = Field("label", min_length=1, description="column that holds the label")
+    labels: list[str] = Field(
+        [],
+        description="the labels, in the order of the model's outputs; "
+        "empty: those found in the data, sorted",
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label is listed twice; write each label once")
+        if len(labels) == 1:
+            raise ValueError("one label only; write two or more, or [] to take those in the data")
+        return labels
+
+
+class Loss(Section):
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: a class counts inversely to its frequency"
+    )
+
+
+class Params(Section):
+    data: Data
+    loss: Loss
+
+
+def columns(data: Data) -> dict[str, str]:
+    return {"text": data.text, "label": data.label}
+
+
+def labels(rows: pd.DataFrame, data: Data) -> list[str]:
+    return list(data.labels) or sorted(set(rows["label"]) - {""})
+
+
+def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
+    reasons = dict.fromkeys(labels, "") | {"": "no label"}
+    for label in set(rows["label"]) - set(reasons):
+        reasons[label] = f"unknown label {label!r}; {did_you_mean(label, labels)}"
+    return rows["label"].map(reasons)
+
+
+def targets(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
+    index = {label: number for number, label in enumerate(labels)}
+    return rows["label"].map(index).to_numpy(dtype=np.int32)
+
+
+def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[str]]:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        base,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        dtype=torch.float32,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    return model, sorted(info["missing_keys"])
+
+
+def loss(
+    logits: torch.Tensor, target: torch.Tensor, loss: Loss, weight: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    import torch
+
+    total = torch.nn.functional.cross_entropy(
+        logits.float(),
+        target,
+        weight=weight,
+        label_smoothing=loss.label_smoothing,
+        reduction="sum",
+    )
+    count = torch.tensor(float(len(target))) if weight is None else weight[target].sum()
+    return total, count.to(total.device)
+
+
+def class_weight(targets: np.ndarray, labels: list[str], loss: Loss) -> np.ndarray | None:
+    """`balanced`: rows / (classes * rows of the class), as in King and Zeng, "Logistic
+    Regression in Rare Events Data", 2001; a class without training rows counts 0."""
+    if loss.class_weights == "none":
+        return None
+    counts = np.bincount(targets, minlength=len(labels))
+    present = counts > 0
+    weight = np.zeros(len(labels), dtype=np.float32)
+    weight[present] = len(targets) / (present.sum() * counts[present])
+    return weight
+
+
+def scores(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def decide(scores: np.ndarray, labels: list[str]) -> list[str]:
+    return [labels[number] for number in scores.argmax(axis=1)]
+
+
+def confusion(target: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Counts [k, k]: row is the true class, column the predicted one."""
+    k = scores.shape[1]
+    return np.bincount(target * k + scores.argmax(axis=1), minlength=k * k).reshape(k, k)
+
+
+def metrics(target: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Accuracy, and macro F1 over the classes that occur in target or prediction, as
+    scikit-learn computes it."""
+    counts = confusion(target, scores)
+    right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    seen = (true + predicted) > 0
+    f1 = 2 * right[seen] / (true + predicted)[seen]
+    return {"accuracy": float(right.sum() / counts.sum()), "macro_f1": float(f1.mean())}
+
+
+def details(
+    target: np.ndarray, scores: np.ndarray, labels: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    counts = confusion(target, scores)
+    right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    rows = [
+        [
+            label,
+            int(true[i]),
+            float(right[i] / predicted[i]) if predicted[i] else None,
+            float(right[i] / true[i]) if true[i] else None,
+            float(2 * right[i] / (true[i] + predicted[i])) if true[i] + predicted[i] else None,
+        ]
+        for i, label in enumerate(labels)
+    ]
+    table = {
+        "title": "Each class",
+        "columns": ["label", "rows", "precision", "recall", "F1"],
+        "rows": rows,
+    }
+    matrix = {
+        "title": "Confusion matrix",
+        "rows": "true label",
+        "columns": "predicted label",
+        "labels": labels,
+        "values": counts.tolist(),
+    }
+    return {"tables": [table], "matrices": [matrix]}
+
+
+def baselines(
+    texts: list[str], target: np.ndarray, labels: list[str], baseline: Any
+) -> dict[str, Scores]:
+    from sklearn.dummy import DummyClassifier
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    tfidf = TfidfVectorizer(
+        ngram_range=(1, baseline.ngrams), min_df=baseline.min_df, sublinear_tf=True
+    )
+    logistic = LogisticRegression(C=baseline.inverse_penalty, max_iter=1000)
+    models = {
+        "majority class": DummyClassifier(strategy="prior"),
+        "TF-IDF + logistic regression": make_pipeline(tfidf, logistic),
+    }
+
+    def fitted(model: Any) -> Scores:
+        model.fit(texts, target)
+
+        def predict(unseen: list[str]) -> np.ndarray:
+            result = np.zeros((len(unseen), len(labels)))
+            result[:, model.classes_] = model.predict_proba(unseen)  # absent classes stay 0
+            return result
+
+        return predict
+
+    return {name: fitted(model) for name, model in models.items()}

@@ -1,0 +1,1 @@
+"""Around the DAG: the schema of its parameters."""
