@@ -1,0 +1,1 @@
+"""Preparation of data: formats, rows, splits and the profile."""

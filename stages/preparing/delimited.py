@@ -1,0 +1,209 @@
+"""CSV and TSV as records with their line numbers; delimiter and quoting told from the file."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
+
+from stages.errors import UserError, did_you_mean
+from stages.preparing.normalising import normalise
+
+if TYPE_CHECKING:
+    from _csv import Reader
+
+Record = tuple[int, Sequence[str] | str]
+"""Line on which a row begins, and its values, or else why it cannot be read."""
+
+Quoting = Literal[0, 3]  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+DELIMITERS = (",", ";", "\t", "|")
+SAMPLE_LINES, SAMPLE_CHARACTERS = 1000, 1 << 20
+NAMED = 20  # columns that a message lists at most
+
+
+@dataclass(frozen=True)
+class Format:
+    """How text files are written; the fields are those of params.yaml's section `prepare`."""
+
+    encoding: str
+    delimiter: str
+    quoting: str
+    header: list[str] | None
+
+
+def records(
+    lines: Iterator[str], file: str, columns: Sequence[str], form: Format, notes: list[str]
+) -> Iterator[Record]:
+    """The rows of a file with the values of `columns`; blank lines are no rows.
+
+    Raises:
+        UserError: no header, a column missing or doubled in it, or a quote never closed.
+    """
+    csv.field_size_limit(sys.maxsize)  # the default refuses fields over 128 kB
+    sample = _sample(lines)
+    if not sample:
+        raise UserError(f"{file}: is empty; write a header line and rows into it")
+    delimiter = form.delimiter
+    if delimiter == "auto":
+        delimiter = _delimiter(sample, file, columns, form)
+    names = form.header or _header(sample, delimiter)
+    quoting = _quoting(sample, delimiter, form, len(_trimmed(names)))
+    if quoting == csv.QUOTE_NONE and form.quoting == "auto":
+        notes.append(f"{file}: quote characters are read as text, for more rows fit that way")
+    reader = csv.reader(chain(sample, lines), delimiter=delimiter, quoting=quoting, strict=True)
+    return _rows(reader, file, columns, form, notes)
+
+
+def positions(file: str, columns: Sequence[str], names: Sequence[str], hint: str = "") -> list[int]:
+    """Where in `names` each of `columns` stands.
+
+    Raises:
+        UserError: with every column that is missing, and every name that occurs twice.
+    """
+    clean = [normalise(name) for name in names]
+    doubled = sorted({name for name in clean if name and clean.count(name) > 1})
+    found = [
+        f"{file}: column {name[:60]!r} occurs {clean.count(name)} times; rename all but one"
+        for name in doubled[:NAMED]
+    ]
+    shown = [_printable(name[:60]) for name in clean if name][:NAMED]
+    found += [
+        f"{file}: no column {column!r}; "
+        + (did_you_mean(column, shown) if shown else "its first line names none")
+        + hint
+        for column in columns
+        if normalise(column) not in clean
+    ]
+    if found:
+        raise UserError(*found)
+    return [clean.index(normalise(column)) for column in columns]
+
+
+def _rows(
+    reader: Reader, file: str, columns: Sequence[str], form: Format, notes: list[str]
+) -> Iterator[Record]:
+    names: list[str] = form.header or []
+    pick: Callable[[list[str]], Sequence[str]] | None = None
+    if names:
+        pick = _picker(positions(file, columns, names))
+    width = len(names)
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield start, _quoting_reason(error, file, start, reader.line_num)
+            continue
+        if not row:
+            continue
+        if pick is None:
+            names = _trimmed(row)
+            hint = "; if line 1 is a row already, name the columns in prepare.header"
+            pick, width = _picker(positions(file, columns, names, hint)), len(names)
+            continue
+        if len(row) != width:
+            row = _trimmed(row, width)
+            if len(row) != width:
+                yield start, f"field count: has {len(row)} fields, the header has {width}"
+                continue
+        if start == 1 and row == form.header:
+            raise UserError(f"{file}, line 1: is a header; write prepare.header: null")
+        yield start, pick(row)
+
+
+def _printable(name: str) -> str:
+    """For messages: a terminal takes no half-decoded or control characters."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+
+
+def _picker(indices: list[int]) -> Callable[[list[str]], Sequence[str]]:
+    if len(indices) == 1:
+        return lambda row: (row[indices[0]],)
+    return itemgetter(*indices)
+
+
+def _trimmed(row: list[str], width: int = 0) -> list[str]:
+    """Without empty fields at the end, beyond `width`: spreadsheets leave rows of delimiters."""
+    end = len(row)
+    while end > width and not row[end - 1].strip():
+        end -= 1
+    return row[:end]
+
+
+def _quoting_reason(error: csv.Error, file: str, start: int, end: int) -> str:
+    if "end of data" in str(error):  # every row up to the end of the file is inside the quote
+        raise UserError(
+            f"{file}, line {start}: a quote opened here is never closed; close it, or write "
+            "prepare.quoting: none if quote characters are text"
+        )
+    where = f" (lines {start} to {end})" if end > start else ""
+    return f"quoting: text follows a closing quote; double quotes inside a quoted field{where}"
+
+
+def _sample(lines: Iterator[str]) -> list[str]:
+    sample: list[str] = []
+    size = 0
+    for line in islice(lines, SAMPLE_LINES):
+        sample.append(line if sample else line.removeprefix("\ufeff"))
+        size += len(line)
+        if size > SAMPLE_CHARACTERS:
+            break
+    return sample
+
+
+def _header(sample: list[str], delimiter: str) -> list[str]:
+    try:
+        return next((row for row in csv.reader(sample, delimiter=delimiter) if row), [])
+    except csv.Error:
+        return []
+
+
+def _delimiter(sample: list[str], file: str, columns: Sequence[str], form: Format) -> str:
+    """The one that finds most of the columns in the header, or that splits it most."""
+    if file.lower().endswith(".tsv"):
+        return "\t"
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        names = _trimmed([normalise(name) for name in _header(sample, delimiter)])
+        if form.header:
+            return -abs(len(names) - len(form.header)), 0
+        return len({normalise(column) for column in columns} & set(names)), len(names)
+
+    return max(DELIMITERS, key=fit)
+
+
+def _quoting(sample: list[str], delimiter: str, form: Format, width: int) -> Quoting:
+    """Quoted as RFC 4180 has it, unless more of the first lines make sense without."""
+    if form.quoting != "auto":
+        return csv.QUOTE_NONE if form.quoting == "none" else csv.QUOTE_MINIMAL
+    if not any('"' in line for line in sample):
+        return csv.QUOTE_MINIMAL
+    quoted = _misfits(sample, delimiter, csv.QUOTE_MINIMAL, width)
+    unquoted = _misfits(sample, delimiter, csv.QUOTE_NONE, width)
+    return csv.QUOTE_NONE if unquoted < quoted else csv.QUOTE_MINIMAL
+
+
+def _misfits(sample: list[str], delimiter: str, quoting: Quoting, width: int) -> int:
+    """Lines of the sample that are part of no row of `width` fields, or that hold a field in
+    quotes although these are read as text."""
+    reader = csv.reader(iter(sample), delimiter=delimiter, quoting=quoting, strict=True)
+    count = 0
+    while True:
+        start = reader.line_num
+        try:
+            row = next(reader)
+        except StopIteration:
+            return count
+        except csv.Error:
+            count += reader.line_num - start
+            continue
+        fits = not row or len(_trimmed(row, width)) == width
+        if quoting == csv.QUOTE_NONE:
+            fits = fits and not any(len(f) > 1 and f[0] == f[-1] == '"' for f in row)
+        count += 0 if fits else reader.line_num - start

@@ -1,0 +1,155 @@
+"""Token ids of every row, from the base's own fast tokenizer straight to Arrow on disk.
+
+Run: `python -m stages tokenize`, or `dvc repro`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from stages.artifacts import (
+    read_json,
+    read_parquet,
+    replacing_folder,
+    write_arrow,
+    write_json,
+)
+from stages.errors import UserError
+from stages.params import Run, Section
+from stages.pins import versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    from tokenizers import Tokenizer
+
+LIBRARIES = ("tokenizers", "pyarrow", "pandas")
+SPLITS = ("train", "validation", "test")
+CHUNK = 10_000  # rows encoded at a time; bounds the memory that encodings take
+
+
+class Tokenize(Section):
+    max_length: int = Field(ge=8, description="tokens a row, special tokens included")
+    max_truncated: float = Field(ge=0, le=1, description="share of rows that may be cut")
+
+
+def run(params: Tokenize, run: Run) -> dict[str, object]:
+    """Write data/tokenized/<split>.arrow (columns input_ids, target) and results/tokens.json.
+
+    Raises:
+        UserError: more than `max_truncated` of the rows of a split are longer than
+            `max_length`.
+    """
+    tokenizer = load_tokenizer(Path("data/base/tokenizer.json"))
+    labels = read_json("data/prepared/labels.json")
+    counts = {}
+    with replacing_folder("data/tokenized") as folder:
+        for split in SPLITS:
+            rows = read_parquet(f"data/prepared/{split}.parquet")
+            table, counts[split] = encode(tokenizer, rows, params.max_length, run, labels)
+            write_arrow(folder / f"{split}.arrow", table)
+        _refuse_truncation(counts, params)
+    write_json(
+        "results/tokens.json",
+        {
+            "max_length": params.max_length,
+            "splits": counts,
+            "parameters": params.model_dump(mode="json"),
+            "libraries": versions(LIBRARIES),
+        },
+    )
+    return {"rows": sum(count["rows"] for count in counts.values())}
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The base's tokenizer, without the padding and truncation that its file may switch on."""
+    from tokenizers import Tokenizer
+
+    if not path.exists():
+        raise UserError(f"{path}: missing; run `dvc repro` to make it")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def encode(
+    tokenizer: Tokenizer, rows: pd.DataFrame, max_length: int, run: Run, labels: list[str]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Token ids (list of int32) and targets of all rows, and what was cut.
+
+    A row longer than `max_length` is cut by the tokenizer itself, which keeps the special
+    tokens.
+    """
+    import pyarrow as pa
+
+    texts = rows[list(run.task.TEXTS)].to_numpy().tolist()
+    unknown = _unknown_id(tokenizer)
+    full_lengths: list[int] = []
+    chunks: list[np.ndarray] = []
+    kept_lengths: list[int] = []
+    for start in range(0, len(texts), CHUNK):
+        ids = _ids(tokenizer, texts[start : start + CHUNK])
+        full_lengths += map(len, ids)
+        long = [i for i, row in enumerate(ids) if len(row) > max_length]
+        if long:
+            tokenizer.enable_truncation(max_length)
+            cut = _ids(tokenizer, [texts[start + i] for i in long])
+            tokenizer.no_truncation()
+            for i, row in zip(long, cut, strict=True):
+                ids[i] = row
+        kept_lengths += map(len, ids)
+        chunks.append(np.fromiter((t for row in ids for t in row), dtype=np.int32))
+    tokens = np.concatenate(chunks) if chunks else np.empty(0, np.int32)
+    offsets = np.concatenate([[0], np.cumsum(kept_lengths)]).astype(np.int64)
+    table = pa.table(
+        {
+            "input_ids": pa.LargeListArray.from_arrays(offsets, tokens),
+            "target": run.task.targets(rows, labels),
+        }
+    )
+    return table, _counts(np.array(full_lengths), np.array(kept_lengths), tokens, unknown)
+
+
+def _ids(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:
+    single = [text[0] if len(text) == 1 else tuple(text) for text in texts]
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(single)]
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    token = json.loads(tokenizer.to_str())["model"].get("unk_token")
+    return tokenizer.token_to_id(token) if isinstance(token, str) else None
+
+
+def _counts(
+    full: np.ndarray, kept: np.ndarray, tokens: np.ndarray, unknown: int | None
+) -> dict[str, Any]:
+    quantiles = np.quantile(full, [0.5, 0.9, 0.99, 1.0], method="higher").tolist()
+    return {
+        "rows": len(full),
+        "tokens": int(full.sum()),
+        "truncated_rows": int((full > kept).sum()),
+        "truncated_tokens": int((full - kept).sum()),
+        "unknown_tokens": 0 if unknown is None else int((tokens == unknown).sum()),
+        "length": dict(zip(("p50", "p90", "p99", "max"), quantiles, strict=True)),
+    }
+
+
+def _refuse_truncation(counts: dict[str, dict[str, Any]], params: Tokenize) -> None:
+    found = []
+    for split, count in counts.items():
+        share = count["truncated_rows"] / count["rows"]
+        if share > params.max_truncated:
+            found.append(
+                f"params.yaml: tokenize.max_length: {share:.1%} of the {count['rows']} {split} "
+                f"rows are longer, got {params.max_length}; write {count['length']['p99']} to "
+                f"keep 99% of them whole (the longest has {count['length']['max']} tokens), or "
+                f"raise tokenize.max_truncated above {share:.2f}"
+            )
+    if found:
+        raise UserError(*found)
