@@ -1,0 +1,1 @@
+"""Fine-tuning: machine, batches, Lightning module, loggers."""

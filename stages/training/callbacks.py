@@ -1,0 +1,105 @@
+"""What happens around the steps: the learning curve, the best epoch, the progress line."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from stages.training import weights
+from stages.training.module import FineTuning
+
+
+class BestEpoch(pl.Callback):
+    """Keeps a copy of the trained weights of the best epoch, and a row for every epoch.
+
+    Better is a higher main metric on the validation split; a tie goes to the lower loss.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.curve: list[dict[str, float]] = []
+        self.best: tuple[float, float] | None = None
+        self.epoch = 0
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, FineTuning)
+        validation = module.validation
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "train_loss": float(torch.stack(module.train_loss).mean()),
+        }
+        row |= {f"validation_{name}": value for name, value in validation.items()}
+        self.curve.append(row)
+        score = (validation[self.metric], -validation["loss"])
+        if self.best is None or score > self.best:
+            self.best, self.epoch = score, int(row["epoch"])
+            self.weights = weights.trained(module.model)
+
+
+class Progress(pl.Callback):
+    """One line that is rewritten on a terminal; elsewhere a line now and then."""
+
+    WIDTH = 79
+    SECONDS_BETWEEN_LINES = 30.0
+
+    def __init__(self, metric: str, epochs: int) -> None:
+        self.metric = metric
+        self.epochs = epochs
+        self.terminal = sys.stderr.isatty()
+        self.shown = 0.0
+        self.started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = self.shown = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        if now - self.shown < (0.1 if self.terminal else self.SECONDS_BETWEEN_LINES):
+            return
+        self.shown = now
+        count = int(trainer.num_training_batches)
+        done = (trainer.current_epoch * count + batch_idx + 1) / (self.epochs * count)
+        left = (now - self.started) * (1 - done) / done
+        loss = float(torch.stack(module.train_loss[-20:]).mean())
+        filled = round(20 * done)
+        text = (
+            f"epoch {trainer.current_epoch + 1}/{self.epochs} [{'#' * filled}{'.' * (20 - filled)}]"
+            f" {done:4.0%}  loss {loss:.4f}  {_clock(left)} left"
+        )
+        self._show(text)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, FineTuning)
+        loss = float(torch.stack(module.train_loss).mean())
+        value = module.validation[self.metric]
+        text = (
+            f"epoch {trainer.current_epoch + 1}/{self.epochs}: train loss {loss:.4f}, validation "
+            f"loss {module.validation['loss']:.4f}, {self.metric} {value:.4f}"
+        )
+        self._show(text, keep=True)
+
+    def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
+        self._show("", keep=True)
+
+    def _show(self, text: str, keep: bool = False) -> None:
+        if self.terminal:
+            end = "\n" if keep else ""
+            sys.stderr.write("\r" + text[: self.WIDTH].ljust(self.WIDTH) + end)
+        elif text:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,34 @@
+"""The Lightning data module: tokenized splits as batches."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import pyarrow as pa
+from torch.utils.data import DataLoader
+
+from stages.training.batching import Batch, ByLength, Rows, Shuffled
+
+
+class Splits(pl.LightningDataModule):
+    """Training rows in an order drawn anew for each epoch, validation rows by length."""
+
+    def __init__(
+        self, train: pa.Table, validation: pa.Table, *, batch_size: int, seed: int,
+        pad_id: int, parts: int,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            batch_size: rows.
+            pad_id, parts: see `Rows`.
+        """
+        super().__init__()
+        self.batch_size, self.seed = batch_size, seed
+        self.train, self.validation = (Rows(table, pad_id, parts) for table in (train, validation))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        sampler = Shuffled(len(self.train), self.batch_size, self.seed)
+        return DataLoader(self.train, sampler=sampler, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        sampler = ByLength(self.validation.lengths, self.batch_size)
+        return DataLoader(self.validation, sampler=sampler, batch_size=None)

@@ -1,0 +1,117 @@
+"""The Lightning module: one step of fine-tuning, for any task and method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+
+from stages.params import Run
+from stages.training.batching import Batch
+from stages.training.schedule import Optimization
+
+
+class FineTuning(pl.LightningModule):
+    """Trains a model that maps input_ids and attention_mask to logits.
+
+    A batch arrives in parts of like length; the sum of their losses over the sum of their
+    counts is the mean over the batch, however it was divided.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, run: Run, weight: np.ndarray | None, how: Optimization
+    ) -> None:
+        """
+        Args:
+            weight: weights of the classes in the loss [k], or None.
+        """
+        super().__init__()
+        self.model = model
+        self.run = run
+        self.how = how
+        self.register_buffer(
+            "weight", None if weight is None else torch.from_numpy(weight), persistent=False
+        )
+        self.train_loss: list[torch.Tensor] = []
+        self.tokens = 0
+        self.padded = 0
+        self._validation: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float]] = []
+        self.validation: dict[str, float] = {}
+
+    def logits(self, part: dict[str, torch.Tensor]) -> torch.Tensor:
+        out = self.model(input_ids=part["input_ids"], attention_mask=part["attention_mask"])
+        return out.logits
+
+    def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Sum of the loss, what to divide it by, and the logits of each part."""
+        logits = [self.logits(part) for part in batch]
+        pairs = [
+            self.run.task.loss(z, part["target"], self.run.task_params.loss, self.weight)
+            for z, part in zip(logits, batch, strict=True)
+        ]
+        totals, counts = zip(*pairs, strict=True)
+        return torch.stack(totals).sum(), torch.stack(counts).sum(), logits
+
+    def on_train_epoch_start(self) -> None:
+        self.train_loss = []
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Dropout is a function of (seed, batch), not of what the process did before.
+        number = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        state = np.random.SeedSequence([self.how.seed, 1, number]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]) & (2**63 - 1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        total, count, _ = self.losses(batch)
+        loss = total / count
+        self.train_loss.append(loss.detach())
+        self.tokens += sum(int(part["attention_mask"].sum()) for part in batch)
+        self.padded += sum(part["attention_mask"].numel() for part in batch)
+        self.log("train_loss", loss.detach())
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._validation = []
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        total, count, logits = self.losses(batch)
+        target = np.concatenate([part["target"].cpu().numpy() for part in batch])
+        values = np.concatenate([z.float().cpu().numpy() for z in logits])
+        rows = np.concatenate([part["row"].cpu().numpy() for part in batch])
+        self._validation.append((rows, target, values, float(total), float(count)))
+
+    def on_validation_epoch_end(self) -> None:
+        _, target, logits, totals, counts = zip(*self._validation, strict=True)
+        task = self.run.task
+        metrics = task.metrics(np.concatenate(target), task.scores(np.concatenate(logits)))
+        self.validation = {"loss": sum(totals) / sum(counts), **metrics}
+        self.log_dict({f"validation_{name}": value for name, value in self.validation.items()})
+
+    def configure_optimizers(self) -> Any:
+        """AdamW (Loshchilov and Hutter, 2019), without decay on biases and norms."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.how.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        optimizer = torch.optim.AdamW(groups, lr=self.how.learning_rate, fused=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.how.rate)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """By norm. Lightning's own refuses fused optimizers under mixed precision, for fear of
+        scaled gradients; bfloat16 needs no scaling."""
+        if gradient_clip_val:
+            trained = [p for p in self.model.parameters() if p.requires_grad]
+            torch.nn.utils.clip_grad_norm_(trained, gradient_clip_val)

@@ -1,0 +1,103 @@
+"""models/finetuned/: the weights that were trained, and no others.
+
+The frozen rest is the base's and is read from there, so that a LoRA run stores a few
+hundred kilobytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.artifacts import read_json, replacing_folder, write_json
+from stages.errors import UserError
+from stages.params import Run
+from stages.training.machine import Machine
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+BASE = Path("data/base")
+FINETUNED = Path("models/finetuned")
+
+
+def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy, on the CPU, of the weights that require a gradient, by name."""
+    return {
+        name: weight.detach().to("cpu", copy=True).contiguous()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad
+    }
+
+
+def restore(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Put trained weights back in place.
+
+    Raises:
+        ValueError: the names or shapes differ from those that the model trains.
+    """
+    import torch
+
+    own = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if {name: w.shape for name, w in own.items()} != {name: w.shape for name, w in weights.items()}:
+        raise ValueError("other names or shapes")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(weights[name])
+
+
+def save(weights: dict[str, torch.Tensor], run: Run, labels: list[str], machine: Machine) -> None:
+    """Write models/finetuned/."""
+    from safetensors.torch import save_file
+
+    with replacing_folder(FINETUNED) as folder:
+        # One metadata key at most: safetensors writes several in an order that varies.
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(
+            folder / "finetuned.json",
+            {
+                "task": run.task_name,
+                "method": run.method_name,
+                "method_params": run.method_params.model_dump(mode="json"),
+                "labels": labels,
+                "device_class": machine.device_class(),
+            },
+        )
+
+
+def description() -> dict[str, Any]:
+    """What models/finetuned/ says of itself: task, method, labels, device class."""
+    return read_json(FINETUNED / "finetuned.json")
+
+
+def load(run: Run) -> PreTrainedModel:
+    """The fine-tuned model as a plain transformers model, in evaluation mode.
+
+    Raises:
+        UserError: the weights do not fit the base.
+    """
+    from safetensors.torch import load_file
+
+    about = description()
+    model, _ = build(run, about["labels"], run.method.Params(**about["method_params"]))
+    try:
+        restore(model, load_file(FINETUNED / "model.safetensors"))
+    except ValueError:
+        raise UserError(
+            f"{FINETUNED}: its weights do not fit {BASE}; run `dvc repro` to train them anew"
+        ) from None
+    return run.method.merge(model).eval()
+
+
+def build(run: Run, labels: list[str], method_params: Any) -> tuple[Any, list[str]]:
+    """The module to train, and the names of the parameters that the base did not bring.
+
+    New weights are drawn from torch's global generator; seed it first.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # the report of new head weights is no news
+    logging.disable_progress_bar()
+    model, new = run.task.build_model(BASE, labels)
+    return run.method.apply(model, new, method_params), new
