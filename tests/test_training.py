@@ -1,0 +1,251 @@
+"""Fine-tuning: which weights change, what a batch is, and that results repeat."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from stages import check, finetune, plugins
+from stages.errors import UserError
+from stages.params import Run
+from stages.training import weights
+from stages.training.batching import ByLength, Rows, Shuffled
+from stages.training.machine import Machine, configure
+from stages.training.predicting import predict
+from stages.training.schedule import Optimization, steps_per_epoch
+from tests import project as projects
+from tests import tiny
+
+LABELS = ["negative", "positive"]
+METHODS = plugins.names("methods")
+MACHINE = Machine("cpu", "float32", 1, "any")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    tiny.make_base(tmp_path / "data/base")
+    return tmp_path
+
+
+def sections(method: str = "full", **changes: Any) -> tuple[finetune.Finetune, Run]:
+    """The shipped parameters with a method and changes to the finetune section."""
+    params = check.load(projects.ROOT / "params.yaml")
+    values = {"epochs": 3, "threads": 1, "warmup_epochs": 0.5, "batch_size": 8} | changes
+    section = finetune.Finetune(**(params.sections["finetune"].model_dump() | values))
+    module = plugins.load("methods", method)
+    whole: Any = check.model().model_validate(check.read(projects.ROOT / "params.yaml"))
+    section_of_method = getattr(whole.methods, method)
+    fields = vars(params.run) | {
+        "method": module,
+        "method_name": method,
+        "method_params": section_of_method,
+    }
+    return section, Run(**fields)
+
+
+def table(rows: int, seed: int = 0) -> pa.Table:
+    """Rows whose target is whether token 7 or token 8 occurs; of 3 to 12 tokens."""
+    generator = np.random.default_rng(seed)
+    ids, targets = [], []
+    for number in range(rows):
+        tokens = generator.integers(10, 40, generator.integers(3, 13))
+        tokens[1] = 7 + number % 2
+        ids.append(tokens.tolist())
+        targets.append(number % 2)
+    return pa.table(
+        {
+            "input_ids": pa.array(ids, pa.large_list(pa.int32())),
+            "target": np.array(targets, np.int32),
+        }
+    )
+
+
+def fit(method: str = "full", rows: int = 64, **changes: Any) -> tuple[Any, Any]:
+    params, run = sections(method, **changes)
+    machine = configure("cpu", "float32", 1)
+    return finetune.fit(params, run, machine, LABELS, table(rows), table(16, seed=1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_repeats_to_the_bit(method: str) -> None:
+    first, second = fit(method)[1].weights, fit(method)[1].weights
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_exactly_the_intended_weights_change(method: str) -> None:
+    _, run = sections(method)
+    torch.manual_seed(0)
+    before = weights.build(run, LABELS, run.method_params)[0].state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    module, best = fit(method)
+    after = module.model.state_dict()
+    head = {name for name in best.weights if "classifier" in name}
+    assert len(head) == 2, "the new head is among the saved weights"
+    base = {name for name in before if name not in best.weights}
+    assert all(torch.equal(before[name], after[name]) for name in base)
+    trained = {name for name in best.weights if not name.endswith("key.bias")}
+    same = {name for name in trained - head if torch.equal(before[name], after[name])}
+    assert not same
+    if method == "full":
+        assert {name for name, _ in module.model.named_parameters()} == set(best.weights)
+    if method == "head_only":
+        assert set(best.weights) == head
+    if method == "lora":
+        assert {name for name in best.weights if "lora_" not in name} == head
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_weights_load_to_the_same_predictions(method: str) -> None:
+    _, run = sections(method)
+    module, best = fit(method)
+    weights.restore(module.model, best.weights)
+    test = table(20, seed=2)
+    module.model.eval()
+    expected = predict(module.model, test, 8, "cpu")
+    weights.save(best.weights, run, LABELS, MACHINE)
+    merged = weights.load(run)
+    assert type(merged).__name__ == "BertForSequenceClassification"
+    # Attention is computed in another order than in training; merging adds LoRA's product.
+    np.testing.assert_allclose(predict(merged, test, 8, "cpu"), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_loss_falls(method: str) -> None:
+    _, best = fit(method, epochs=4, learning_rate=1e-2)
+    losses = [row["train_loss"] for row in best.curve]
+    assert losses[-1] < losses[0]
+
+
+def test_full_training_learns_the_task() -> None:
+    _, best = fit(epochs=10, learning_rate=3e-3)
+    assert best.best is not None and best.best[0] == 1.0
+
+
+def test_lora_stores_its_own_weights_only(folder: Path) -> None:
+    _, run = sections("lora")
+    _, best = fit("lora")
+    weights.save(best.weights, run, LABELS, MACHINE)
+    stored = (folder / "models/finetuned/model.safetensors").stat().st_size
+    assert stored < (folder / "data/base/model.safetensors").stat().st_size
+
+
+def test_weights_of_another_base_are_refused(folder: Path) -> None:
+    _, run = sections("lora")
+    _, best = fit("lora")
+    best.weights.pop(next(iter(best.weights)))
+    weights.save(best.weights, run, LABELS, MACHINE)
+    with pytest.raises(UserError, match="do not fit data/base"):
+        weights.load(run)
+
+
+def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
+    from stages.training.module import FineTuning
+
+    configure("cpu", "float32", 1)
+    params, run = sections()
+    data = table(16)
+    found = []
+    for parts in (1, 4):
+        torch.manual_seed(0)
+        model, _ = weights.build(run, LABELS, run.method_params)
+        how = finetune.optimization(params, run, 16)
+        module = FineTuning(model.eval(), run, np.array([1.0, 3.0], np.float32), how)
+        batch = Rows(data, 0, parts)[np.arange(16)]
+        assert len(batch) == parts
+        total, count, _ = module.losses(batch)
+        (total / count).backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append((float(total / count), gradients))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
+
+
+def test_accumulated_batches_equal_one_large_batch() -> None:
+    """With dropout off, which differs from batch to batch."""
+    path = Path("data/base/config.json")
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    path.write_text(json.dumps(json.loads(path.read_text()) | off))
+    large = fit(batch_size=16, accumulate=1, epochs=1)[1].weights
+    small = fit(batch_size=8, accumulate=2, epochs=1)[1].weights
+    for name, weight in large.items():
+        torch.testing.assert_close(small[name], weight, atol=1e-5, rtol=1e-3)
+
+
+def test_every_row_once_an_epoch_in_an_order_of_its_own() -> None:
+    sampler = Shuffled(rows=10, batch_size=4, seed=0)
+    first = [batch.tolist() for batch in sampler]
+    assert [len(batch) for batch in first] == [4, 4, 2] and len(sampler) == 3
+    assert sorted(row for batch in first for row in batch) == list(range(10))
+    assert [batch.tolist() for batch in sampler] == first
+    sampler.set_epoch(1)
+    assert [batch.tolist() for batch in sampler] != first
+
+
+def test_prediction_is_in_the_order_of_the_rows() -> None:
+    _, run = sections()
+    model: Any = weights.build(run, LABELS, run.method_params)[0].eval()
+    data = table(11)
+    together = predict(model, data, 4, "cpu")
+    alone = np.concatenate([predict(model, data.slice(i, 1), 1, "cpu") for i in range(11)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    lengths = np.array([3, 1, 2])
+    assert [batch.tolist() for batch in ByLength(lengths, 2)] == [[1, 2], [0]]
+
+
+def test_learning_rate_rises_and_decays() -> None:
+    def rates(schedule: Any) -> list[float]:
+        how = Optimization(1.0, 0.0, warmup_steps=2, steps=6, schedule=schedule, seed=0)
+        return [round(how.rate(step), 4) for step in range(7)]
+
+    assert rates("linear") == [0.3333, 0.6667, 1.0, 0.75, 0.5, 0.25, 0.0]
+    assert rates("cosine") == [0.3333, 0.6667, 1.0, 0.8536, 0.5, 0.1464, 0.0]
+    assert rates("constant") == [0.3333, 0.6667, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert steps_per_epoch(rows=10, batch_size=4, accumulate=2) == 2
+
+
+def test_no_decay_on_biases_and_norms() -> None:
+    module, _ = fit(epochs=1)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {id(p): name for name, p in module.model.named_parameters()}
+    kept = {names[id(p)] for p in groups[1]["params"]}
+    assert groups[1]["weight_decay"] == 0 and groups[0]["weight_decay"] > 0
+    assert all("bias" in name or "LayerNorm" in name for name in kept)
+    assert not any("bias" in names[id(p)] for p in groups[0]["params"])
+
+
+def test_early_stopping_keeps_the_best_epoch() -> None:
+    _, best = fit(epochs=30, learning_rate=3e-3, early_stopping=2)
+    assert len(best.curve) < 30
+    values = [(row["validation_accuracy"], -row["validation_loss"]) for row in best.curve]
+    assert best.best == max(values)
+    assert best.epoch == values.index(max(values)) + 1
+
+
+def test_a_method_brings_its_learning_rate() -> None:
+    params, run = sections("lora")
+    assert finetune.optimization(params, run, 64).learning_rate == run.method_params.learning_rate
+    params, run = sections("full")
+    assert finetune.optimization(params, run, 64).learning_rate == params.learning_rate
+
+
+def test_unknown_lora_targets_are_refused() -> None:
+    _, run = sections("lora")
+    wrong = run.method_params.model_copy(update={"targets": ["qery"]})
+    with pytest.raises(UserError, match="got 'qery'; did you mean 'query'"):
+        weights.build(run, LABELS, wrong)
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=r"finetune.device: torch finds no GPU"):
+        configure("cuda")
