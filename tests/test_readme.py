@@ -1,0 +1,41 @@
+"""What the README says, held against what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from stages import check, plugins
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_results_table_is_the_measured_one() -> None:
+    measured = json.loads((ROOT / "benchmarks/accuracy.json").read_text())["accuracy"]
+    rows = re.findall(r"^\| (.+?) \| (0\.\d+) \((0\.\d+) to (0\.\d+)\) \|", README, re.MULTILINE)
+    assert {name: tuple(map(float, numbers)) for name, *numbers in rows} == {
+        name: tuple(round(value[key], 3) for key in ("mean", "low", "high"))
+        for name, value in measured.items()
+    }
+    assert measured["fine-tuned"]["mean"] >= 0.80
+
+
+@pytest.mark.parametrize("target", re.findall(r"`make (\w+)", README))
+def test_make_targets_exist(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:stages|workflow|tests|data)/[\w./]+)`", README))
+def test_files_exist(path: str) -> None:
+    made_by_stages = ("data/prepared", "data/tokenized", "data/base")
+    assert (ROOT / path).exists() or path.startswith(made_by_stages)
+
+
+def test_every_stage_and_plug_in_is_named() -> None:
+    text = README + (ROOT / "params.yaml").read_text()
+    for name in (*check.STAGES, *plugins.names("tasks"), *plugins.names("methods")):
+        assert name in text
