@@ -143,7 +143,17 @@ def curve(intervals: Intervals) -> dict[str, Any]:
         )
         if rows["value"]
     ]
-    return {"title": "Reliability", "x": "confidence", "y": "accuracy", "points": points}
+    note = (
+        "Rows in 15 bins by the highest probability, the confidence. A trustworthy model is right "
+        "as often as it is confident (the diagonal); below the diagonal it is overconfident."
+    )
+    return {
+        "title": "Reliability",
+        "x": "confidence",
+        "y": "accuracy",
+        "points": points,
+        "note": note,
+    }
 
 
 def each_class(
