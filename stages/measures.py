@@ -175,6 +175,7 @@ def by_label(intervals: Intervals, target: np.ndarray, labels: list[str]) -> dic
         "title": "By label",
         "columns": ["label", "rows", *found],
         "rows": [list(row) for row in zip(labels, rows, *found.values(), strict=True)],
+        "note": "The recall of a label is the accuracy on the rows that have it.",
     }
 
 

@@ -45,7 +45,7 @@ def slicings(
         Slicing(f"By {column}", column, by_value(rows[column].tolist(), least))
         for column in columns
     ]
-    return [*found, Slicing("By length", "length", by_length(lengths))]
+    return [*found, Slicing("By length in tokens", "length", by_length(lengths))]
 
 
 def by_value(values: Sequence[Any], least: int) -> Parts:
@@ -61,7 +61,7 @@ def by_value(values: Sequence[Any], least: int) -> Parts:
 
 
 def by_length(lengths: np.ndarray) -> Parts:
-    """Four parts between the quartiles, fewer where these coincide."""
+    """Four parts between the quartiles of these rows, fewer where quartiles coincide."""
     edges = np.unique(np.quantile(lengths, [0.25, 0.5, 0.75], method="inverted_cdf"))
     numbers = np.searchsorted(edges, lengths, side="left")
     parts = []

@@ -195,6 +195,7 @@ def _table(table: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "title": table.get("title"),
+        "note": table.get("note"),
         "columns": [text.name(str(column)) for column in columns],
         "rows": [list(zip(map(_cell, row), numeric, strict=True)) for row in rows],
         "numeric": numeric,

@@ -181,7 +181,7 @@ def _judge(
     return outcome, (
         f"{compared}. On the same rows the difference is {text.signed(value)}, its {level} "
         f"interval {text.signed(low)} to {text.signed(high)} (paired bootstrap), {meaning}. "
-        f"{text.count(test['first_only'])} rows are right by the fine-tuned model only, "
-        f"{text.count(test['second_only'])} by the baseline only (McNemar's exact test: "
+        f"Rows that the fine-tuned model alone predicts rightly: {text.count(test['first_only'])}; "
+        f"the baseline alone: {text.count(test['second_only'])} (McNemar's exact test: "
         f"{text.p_value(test['p_value'])})."
     )

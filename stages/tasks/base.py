@@ -100,9 +100,9 @@ class Task(Protocol):
         scores: np.ndarray,
         labels: list[str],
     ) -> dict[str, list[dict[str, Any]]]:
-        """`tables` ({title, columns, rows}), `matrices` ({title, rows, columns, labels, values})
-        and `curves` ({title, x, y, points: [{x, y, rows}]}) for the report. A cell of a table
-        and the y of a point may be an estimate."""
+        """`tables` ({title, columns, rows, note}), `matrices` ({title, rows, columns, labels,
+        values}) and `curves` ({title, x, y, points: [{x, y, rows}], note}) for the report. A cell
+        of a table and the y of a point may be an estimate; a note may be left out."""
 
     def baselines(
         self, texts: list[str], target: np.ndarray, labels: list[str], baseline: Any
