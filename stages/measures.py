@@ -127,7 +127,8 @@ def reliability(
 
 def calibration_error(target: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Expected calibration error: the mean over rows of their bin's distance between accuracy
-    and confidence (see `reliability`)."""
+    and confidence (see `reliability`). Noise within bins adds to it, so with few rows it is
+    larger than the model's own, and its bootstrap samples are larger still."""
     bins = reliability(target, scores, weights)
     apart = np.nan_to_num(np.abs(bins["accuracy"] - bins["confidence"]))
     return (bins["rows"] * apart).sum(axis=1) / bins["rows"].sum(axis=1)

@@ -219,7 +219,9 @@ def slices(content: dict[str, Any], metric: str, whole: float | None, most: int 
     names = sorted({name: 0 for one in found for name in one["metrics"]}, key=metric.__ne__)
     shown = found
     if len(found) > most:
-        shown = sorted(found, key=lambda one: one["metrics"][metric]["value"])[:most]
+        values = [one["metrics"][metric]["value"] for one in found]
+        known = [i for i, value in enumerate(values) if value is not None]
+        shown = [found[i] for i in sorted(known, key=values.__getitem__)[:most]]
     of = [Estimate("", whole, None, None)]
     of += [Estimate("", *(one["metrics"][metric][e] for e in ENDS)) for one in shown]
     places = [place for _, place in forest(of).rows]
