@@ -54,6 +54,9 @@ def card(params: Export, run: Run) -> str:
     from stages.training import weights
 
     measured = read_json("results/metrics.json")
+    metrics = {
+        name: metric for name, metric in measured["metrics"].items() if metric["low"] is not None
+    }
     base = read_json("results/base.json")
     labels = weights.description()["labels"]
     results = [
@@ -64,18 +67,18 @@ def card(params: Export, run: Run) -> str:
             metric_type=name,
             metric_value=round(metric["value"], 4),
         )
-        for name, metric in measured["metrics"].items()
+        for name, metric in metrics.items()
     ]
     data = ModelCardData(
         license=params.license,
         base_model=base["name"],
         pipeline_tag=run.task.HUB_TASK,
         library_name="transformers",
-        metrics=sorted(measured["metrics"]),
+        metrics=sorted(metrics),
         model_name=params.name,
         eval_results=results,
     )
-    lines = [f"| {name} | {_interval(metric)} |" for name, metric in measured["metrics"].items()]
+    lines = [f"| {name} | {_interval(metric)} |" for name, metric in metrics.items()]
     return CARD.format(
         metadata=data.to_yaml(),
         name=params.name,
