@@ -49,6 +49,7 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     rows = read_parquet("data/prepared/test.parquet")
     rows["predicted"] = task.decide(scores, labels)
     rows["scores"] = list(scores.astype("float64"))
+    rows["logits"] = list(logits)  # `export` compares its own with them
     write_parquet("results/predictions.parquet", rows)
     with replacing("results/predicted.csv") as path, open(path, "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

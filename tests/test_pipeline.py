@@ -80,7 +80,7 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str]]] = {
     "tokenize.max_length": (put("tokenize.max_length", 8), {"tokenize"} | AFTER_FINETUNE),
     "prepare.seed": (put("prepare.seed", 1), AFTER_PREPARE),
     "evaluate.seed": (put("evaluate.seed", 1), {"evaluate", "export", "report"}),
-    "baseline.ngrams": (put("baseline.ngrams", 1), {"baseline", "report"}),
+    "baseline.ngrams": (put("baseline.ngrams", 1), {"baseline", "export", "report"}),
     "the base's weights": (new_base, {"fetch_model"} | AFTER_FINETUNE),
     "one row more": (
         write("data/raw/reviews.csv", "the good and happy one more,positive,5,food,stated\n"),

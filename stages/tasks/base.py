@@ -72,6 +72,10 @@ class Task(Protocol):
     def decide(self, scores: np.ndarray, labels: list[str]) -> list[Any]:
         """The predicted target of each row, in the user's words."""
 
+    def answers(self, scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+        """The prediction of each row as JSON, its first key `TARGET`: what
+        `python -m stages predict` prints."""
+
     def metrics(self, target: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         """Headline metrics by name; fast, for it is called on every bootstrap sample."""
 

@@ -127,6 +127,13 @@ def decide(scores: np.ndarray, labels: list[str]) -> list[str]:
     return [labels[number] for number in scores.argmax(axis=1)]
 
 
+def answers(scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+    return [
+        {"label": label, "probabilities": dict(zip(labels, row.astype(float).tolist(), strict=True))}
+        for label, row in zip(decide(scores, labels), scores, strict=True)
+    ]
+
+
 def confusion(target: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Counts [k, k]: row is the true class, column the predicted one."""
     k = scores.shape[1]
