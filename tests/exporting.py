@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from stages import check, plugins, tokenize
+from stages.artifacts import write_json
 from stages.params import Run
 from stages.training import weights
 from stages.training.machine import Machine, configure
@@ -39,7 +40,7 @@ def ready(method: str = "full", rows: int = 40) -> tuple[Any, Run]:
     weights.save(drawn, run, LABELS, Machine("cpu", "float32", 1, "any"))
     _evaluate(run, rows)
     tokens = {"max_length": MAX_LENGTH, "splits": {}, "parameters": {}, "libraries": {}}
-    fabricate.json.dump(tokens, Path("results/tokens.json").open("w"))
+    write_json("results/tokens.json", tokens)
     return params, run
 
 

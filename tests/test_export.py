@@ -160,7 +160,7 @@ def test_hostile_words_stay_words() -> None:
     update = {"name": "x: [y](z) *b* | c", "limits": "---\n<script>"}
     text = card.render(params.model_copy(update=update), run.task, labels, card.read())
     read = ModelCard(text)
-    assert read.data.model_name == "x: [y](z) *b* | c"
+    assert read.data.to_dict()["model-index"][0]["name"] == "x: [y](z) *b* | c"
     lines = read.text.splitlines()
     assert "- `<b>a\\|b</b>`" in lines and "- `` `code` # heading ``" in lines
     assert not any(line.startswith(("<script>", "# heading")) for line in lines)

@@ -154,7 +154,6 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["prepare", "now"]) == 2
     assert "takes no argument, got 'now'" in capsys.readouterr().err
     assert __main__.main(["--help"]) == 0
-    assert __main__.main(["check"]) == 0
 
 
 def test_sections_are_frozen() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stages import check, plan
 from tests import project as projects
 from tests.project import Project
 
@@ -95,10 +96,18 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str]]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_only_what_changed_reruns(project: Project, edit: str) -> None:
+def test_only_what_changed_reruns(
+    project: Project, edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `python -m stages check` says so before."""
     change, expected = EDITS[edit]
     change(project)
-    assert project.repro() == expected
+    monkeypatch.chdir(project.folder)
+    steps = plan.plan(check.read(Path("params.yaml")))
+    told = {step.stage: step.state for step in steps if step.state != "not run"}
+    ran = project.repro()
+    assert ran == expected
+    assert {stage for stage, state in told.items() if state == "run"} <= ran <= set(told)
 
 
 def test_a_changed_pin_reruns_what_the_library_shapes(project: Project) -> None:

@@ -129,7 +129,10 @@ def decide(scores: np.ndarray, labels: list[str]) -> list[str]:
 
 def answers(scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
     return [
-        {"label": label, "probabilities": dict(zip(labels, row.astype(float).tolist(), strict=True))}
+        {
+            "label": label,
+            "probabilities": dict(zip(labels, row.astype(float).tolist(), strict=True)),
+        }
         for label, row in zip(decide(scores, labels), scores, strict=True)
     ]
 
