@@ -76,7 +76,8 @@ class _Plan:
                 if name and self._step(name).state != "not run"
             ]
             state: State = "run" if reasons else "may run" if above else "not run"
-            self.known[stage] = Step(stage, state, reasons or [f"below {name}" for name in above])
+            below = [f"below {', '.join(above)}"] if above else []
+            self.known[stage] = Step(stage, state, reasons or below)
         return self.known[stage]
 
     def _maker(self, path: str) -> str | None:
