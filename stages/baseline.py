@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages import measures
 from stages.artifacts import read_json, read_parquet, write_json, write_parquet
 from stages.params import Run, Section
 from stages.pins import versions
@@ -39,7 +40,9 @@ def run(params: Baseline, run: Run) -> dict[str, object]:
     models = task.baselines(_texts(train, run), task.targets(train, labels), labels, params)
     scores = {name: predict(_texts(test, run)) for name, predict in models.items()}
     metrics = {
-        name: bootstrap(task.metrics, target, values, params.bootstrap, params.seed)
+        name: bootstrap(
+            measures.of(task), target, values, params.bootstrap, params.seed, measures.REASONS
+        )
         for name, values in scores.items()
     }
     write_parquet("results/baseline.parquet", _predictions(test, scores, run, labels))

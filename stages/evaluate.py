@@ -7,32 +7,39 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import Field
 
-from stages.artifacts import (
-    read_arrow,
-    read_parquet,
-    replacing,
-    write_json,
-    write_parquet,
-)
+from stages import measures
+from stages.artifacts import read_arrow, read_parquet, replacing, write_json, write_parquet
 from stages.params import Run, Section
 from stages.pins import versions
-from stages.statistics import bootstrap, described
+from stages.slicing import slicings
+from stages.statistics import Metrics, bootstrap, described
 from stages.training.machine import configure
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow")
+OWN = ("id", "file", "line")  # columns of prepared rows beside the task's and those kept
 
 
 class Evaluate(Section):
     batch_size: int = Field(ge=1, description="rows at a time")
     bootstrap: int = Field(ge=100, description="samples for the intervals")
     seed: int = Field(ge=0, description="of the bootstrap")
+    min_slice: int = Field(ge=1, description="rows of a value that is a slice of its own")
 
 
 def run(params: Evaluate, run: Run) -> dict[str, object]:
-    """Write results/predictions.parquet, metrics.json, details.json and predicted.csv."""
+    """Write results/predictions.parquet, metrics.json, details.json, and for plots predicted.csv
+    and reliability.csv."""
+    import pyarrow.compute as pc
+
     from stages.training import weights
     from stages.training.predicting import predict
 
@@ -44,21 +51,20 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     logits = predict(model, table, params.batch_size, machine.device)
     seconds = time.perf_counter() - started
 
-    labels, task = about["labels"], run.task
-    target, scores = table["target"].to_numpy(), task.scores(logits)
     rows = read_parquet("data/prepared/test.parquet")
-    rows["predicted"] = task.decide(scores, labels)
-    rows["scores"] = list(scores.astype("float64"))
-    rows["logits"] = list(logits)  # `export` compares its own with them
-    write_parquet("results/predictions.parquet", rows)
-    with replacing("results/predicted.csv") as path, open(path, "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["actual", "predicted"])
-        writer.writerows(zip(rows[task.TARGET], rows["predicted"], strict=True))
-    write_json("results/details.json", task.details(target, scores, labels))
-    metrics = bootstrap(task.metrics, target, scores, params.bootstrap, params.seed)
+    lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+    scores = run.task.scores(logits).astype("float64")
+    target = table["target"].to_numpy()
+    details = _details(params, run, rows, lengths, target, scores, about["labels"])
+    write_json("results/details.json", described(details, len(rows), params.bootstrap, params.seed))
+    rows["logits"] = [*logits]  # `export` compares its own with them
+    _write_predictions(run, rows, scores, about["labels"], details)
     content = described(
-        {"main_metric": task.MAIN_METRIC, "metrics": metrics},
+        {
+            "main_metric": run.task.MAIN_METRIC,
+            "lower_is_better": run.task.LOWER_IS_BETTER,
+            "metrics": _bootstrap(params, measures.of(run.task), target, scores),
+        },
         len(rows),
         params.bootstrap,
         params.seed,
@@ -68,3 +74,59 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     content["libraries"] = versions(LIBRARIES)
     write_json("results/metrics.json", content)
     return {"examples_per_second": round(len(rows) / seconds, 1)}
+
+
+def _bootstrap(
+    params: Evaluate, metrics: Metrics, target: np.ndarray, scores: np.ndarray
+) -> dict[str, Any]:
+    return bootstrap(metrics, target, scores, params.bootstrap, params.seed, measures.REASONS)
+
+
+def _details(
+    params: Evaluate,
+    run: Run,
+    rows: pd.DataFrame,
+    lengths: np.ndarray,
+    target: np.ndarray,
+    scores: np.ndarray,
+    labels: list[str],
+) -> dict[str, Any]:
+    """Tables, matrices and curves of the task, and the slices."""
+    task = run.task
+
+    def slice_metrics(part: np.ndarray) -> dict[str, Any]:
+        return _bootstrap(params, task.metrics, target[part], scores[part])
+
+    own = {*OWN, *task.TEXTS, task.TARGET}
+    kept = [column for column in rows.columns if column not in own]
+    found = slicings(rows, kept, lengths, params.min_slice)
+    details = task.details(
+        measures,
+        lambda metrics: _bootstrap(params, metrics, target, scores),
+        target,
+        scores,
+        labels,
+    )
+    return details | {"slices": [slicing.measured(slice_metrics) for slicing in found]}
+
+
+def _write_predictions(
+    run: Run, rows: pd.DataFrame, scores: np.ndarray, labels: list[str], details: dict[str, Any]
+) -> None:
+    predicted = run.task.decide(scores, labels)
+    write_parquet("results/predictions.parquet", rows.assign(predicted=predicted, scores=[*scores]))
+    pairs = zip(rows[run.task.TARGET], predicted, strict=True)
+    _write_csv("results/predicted.csv", ["actual", "predicted"], pairs)
+    points = [
+        [point["x"], point["y"]["value"], point["rows"]]
+        for curve in details.get("curves", [])
+        for point in curve["points"]
+    ]
+    _write_csv("results/reliability.csv", ["confidence", "accuracy", "rows"], points)
+
+
+def _write_csv(path: str, header: list[str], lines: Iterable[Iterable[Any]]) -> None:
+    with replacing(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)

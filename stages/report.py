@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -14,7 +15,7 @@ from stages import artifacts, pins
 from stages.errors import UserError
 from stages.params import Run, Section
 
-LIBRARIES = ("jinja2", "pandas", "pyarrow")
+LIBRARIES = ("jinja2", "numpy", "pandas", "pyarrow")
 OUTPUT = "results/report.html"
 CURVE = "results/learning_curve.csv"
 FILES = {
@@ -25,6 +26,9 @@ FILES = {
     "metrics": "results/metrics.json",
     "details": "results/details.json",
     "baseline": "results/baseline.json",
+    "labels": "data/prepared/labels.json",
+    "predictions": "results/predictions.parquet",
+    "baseline_predictions": "results/baseline.parquet",
 }
 
 
@@ -42,10 +46,11 @@ def run(params: Report, run: Run) -> dict[str, object]:
     """
     from stages.reporting import page
 
-    content, problems = {}, []
+    content, problems = dict[str, Any](), list[str]()
     for name, path in FILES.items():
+        read = artifacts.read_parquet if path.endswith(".parquet") else artifacts.read_json
         try:
-            content[name] = artifacts.read_json(path)
+            content[name] = read(path)
         except UserError as error:
             problems += error.problems
     if not Path(CURVE).exists():
@@ -54,15 +59,11 @@ def run(params: Report, run: Run) -> dict[str, object]:
         raise UserError(*problems)
     with open(CURVE, encoding="utf-8", newline="") as file:
         curve = list(csv.DictReader(file, restval=""))
-    inputs = page.Inputs(
-        **content,
-        curve=curve,
-        predictions=artifacts.read_parquet("results/predictions.parquet"),
-    )
+    inputs = page.Inputs(**content, curve=curve)
     own = {
         "parameters": params.model_dump(mode="json"),
         "libraries": pins.versions(LIBRARIES),
     }
-    html = page.render(params.title, inputs, own)
+    html = page.render(params.title, run.task, inputs, own)
     artifacts.write_text(OUTPUT, html)
     return {"bytes": len(html.encode())}

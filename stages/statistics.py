@@ -1,45 +1,124 @@
-"""Intervals of metrics."""
+"""Intervals of metrics, and two models compared on the same rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 CONFIDENCE = 0.95
+CELLS = 600_000  # weights held at a time: fast, and a few MB
+
+Metrics = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
+"""Metrics of many resamples at once: target [n], scores [n, k] and weights [b, n], which say how
+often each row occurs in each of b resamples; by name an array [b, ...], NaN where a metric is
+undefined. `stages.measures.of(task)` gives that of a task."""
+
+Estimate = dict[str, Any]
+"""`value`, `low`, `high`; where some resamples left the metric undefined, `samples`: how many
+did not; where it is undefined on the rows themselves, all three None and `reason`."""
+
+
+def once(metrics: Metrics, target: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of the rows as they are, each array without its first dimension."""
+    with np.errstate(invalid="ignore"):  # without rows, 0 / 0
+        found = metrics(target, scores, np.ones((1, len(target))))
+    return {name: values[0] for name, values in found.items()}
+
+
+def resamples(rows: int, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Bootstrap samples as weights [b, rows], in parts of bounded size."""
+    generator = np.random.default_rng(seed)
+    size = max(1, CELLS // max(rows, 1))
+    for start in range(0, samples, size):
+        weights = np.empty((min(size, samples - start), rows))
+        for row in weights:
+            row[:] = np.bincount(generator.integers(0, max(rows, 1), rows), minlength=rows)
+        yield weights
 
 
 def bootstrap(
-    metrics: Callable[[np.ndarray, np.ndarray], dict[str, float]],
+    metrics: Metrics,
     target: np.ndarray,
     scores: np.ndarray,
     samples: int,
     seed: int,
-) -> dict[str, dict[str, float]]:
+    reasons: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Each metric with its 95% interval by the percentile bootstrap over rows (Efron and
     Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
 
     Args:
-        metrics: of target [n] and scores [n, k].
+        target, scores: [n], [n, k].
         samples: bootstrap samples.
+        reasons: by metric, what to say where it is undefined.
 
     Returns:
-        By metric: value, low, high.
+        By metric an `Estimate`; a list of them for a metric of many values, [b, k].
     """
-    value = metrics(target, scores)
-    generator = np.random.default_rng(seed)
-    drawn: dict[str, list[float]] = {name: [] for name in value}
-    for _ in range(samples):
-        rows = generator.integers(0, len(target), len(target))
-        for name, number in metrics(target[rows], scores[rows]).items():
-            drawn[name].append(number)
-    tail = (1 - CONFIDENCE) / 2
-    result = {}
-    for name, numbers in drawn.items():
-        low, high = np.quantile(numbers, [tail, 1 - tail])
-        result[name] = {"value": value[name], "low": float(low), "high": float(high)}
-    return result
+    values = once(metrics, target, scores)
+    drawn = _drawn(lambda weights: metrics(target, scores, weights), len(target), samples, seed)
+    return {
+        name: _estimates(value, drawn[name], (reasons or {}).get(name, "undefined on these rows"))
+        for name, value in values.items()
+    }
+
+
+def paired(
+    metrics: Metrics,
+    target: np.ndarray,
+    first_scores: np.ndarray,
+    second_scores: np.ndarray,
+    samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Two models on the same rows: first minus second.
+
+    Args:
+        metrics: all single-valued.
+        target: class numbers [n].
+        first_scores, second_scores: [n, k]; the highest score of a row is its prediction.
+
+    Returns:
+        `difference`: by metric an `Estimate` of the difference, by the paired percentile
+        bootstrap: both models are measured on the same resampled rows.
+        `mcnemar`: rows that only the first or only the second predicts rightly (`first_only`,
+        `second_only`) and the two-sided exact `p_value`.
+    """
+
+    def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
+        first = metrics(target, first_scores, weights)
+        second = metrics(target, second_scores, weights)
+        return {name: first[name] - second[name] for name in first}
+
+    value = {name: one[0] for name, one in differences(np.ones((1, len(target)))).items()}
+    drawn = _drawn(differences, len(target), samples, seed)
+    right = (first_scores.argmax(axis=1) == target, second_scores.argmax(axis=1) == target)
+    return {
+        "difference": {
+            name: _estimates(value[name], drawn[name], "undefined on these rows") for name in value
+        },
+        "mcnemar": mcnemar(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())),
+    }
+
+
+def mcnemar(first_only: int, second_only: int) -> dict[str, Any]:
+    """McNemar's exact test: given that a row is right by one model only, either is as likely
+    (McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", 1947). The p-value is twice the smaller tail of a fair binomial, at most 1."""
+    count, fewer = first_only + second_only, min(first_only, second_only)
+    logs = [
+        math.lgamma(count + 1) - math.lgamma(i + 1) - math.lgamma(count - i + 1)
+        for i in range(fewer + 1)
+    ]
+    tail = math.fsum(math.exp(log - count * math.log(2)) for log in logs)
+    return {
+        "first_only": first_only,
+        "second_only": second_only,
+        "p_value": 1.0 if first_only == second_only else min(1.0, 2 * tail),
+    }
 
 
 def described(
@@ -54,3 +133,25 @@ def described(
         "confidence": CONFIDENCE,
         **metrics,
     }
+
+
+def _drawn(
+    metrics: Callable[[np.ndarray], dict[str, np.ndarray]], rows: int, samples: int, seed: int
+) -> dict[str, np.ndarray]:
+    with np.errstate(invalid="ignore"):
+        parts = [metrics(weights) for weights in resamples(rows, samples, seed)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _estimates(value: np.ndarray, drawn: np.ndarray, reason: str) -> Any:
+    """An estimate for each value: `value` [...], `drawn` [samples, ...]."""
+    if value.ndim:
+        columns = np.moveaxis(drawn, 0, -1)
+        return [_estimates(one, column, reason) for one, column in zip(value, columns, strict=True)]
+    if not np.isfinite(value):
+        return {"value": None, "low": None, "high": None, "reason": reason}
+    usable = drawn[np.isfinite(drawn)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(usable, [tail, 1 - tail]).tolist() if len(usable) else (None, None)
+    estimate = {"value": float(value), "low": low, "high": high}
+    return estimate if len(usable) == len(drawn) else estimate | {"samples": len(usable)}

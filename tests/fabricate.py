@@ -35,13 +35,21 @@ def labels(number: int) -> list[str]:
     )
 
 
-def write(root: Path, number: int = 2, hostile: bool = False, **changes: Any) -> dict[str, Any]:
+def write(
+    root: Path,
+    number: int = 2,
+    hostile: bool = False,
+    only: tuple[int, int] = (60, 25),
+    **changes: Any,
+) -> dict[str, Any]:
     """Write all that the report reads below `root`, and return the contents of the JSON files.
 
     Args:
         number: labels.
         hostile: put markup, right-to-left words and the like wherever users' text goes.
-        changes: `accuracy` and `baseline` as (value, low, high), of the main metric.
+        only: rows that the fine-tuned model alone predicts rightly, and the baseline alone.
+        changes: `accuracy` and `baseline` as (value, low, high), of the main metric; they need
+            not follow from the predictions.
     """
     draw = random.Random(0)
     names = labels(number)
@@ -55,11 +63,16 @@ def write(root: Path, number: int = 2, hostile: bool = False, **changes: Any) ->
         content["results/data.json"]["rejected"] = dict.fromkeys(HOSTILE, 1)
         content["results/data.json"]["regime"]["advice"] = HOSTILE[1]
         content["results/base.json"]["name"] = HOSTILE[0]
+        slices = content["results/details.json"]["slices"]
+        slices[0]["title"] = f"By {HOSTILE[2]}"
+        for part, text in zip(slices[0]["rows"], HOSTILE, strict=False):
+            part["name"] = text
     for path, value in content.items():
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
-    _write_predictions(root / "results/predictions.parquet", predictions)
+    _write_rows(root / "results/predictions.parquet", predictions)
+    _write_rows(root / "results/baseline.parquet", _baselines(names, predictions, only))
     _write_curve(root / "results/learning_curve.csv")
     return content
 
@@ -103,6 +116,31 @@ def _predictions(
     return found
 
 
+def _baselines(
+    names: list[str], predictions: list[dict[str, Any]], only: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Right where the model is, but for `only`; in another order of rows."""
+    found, left = [], {True: only[0], False: only[1]}
+    for row in reversed(predictions):
+        right = row["label"] == row["predicted"]
+        differs = left[right] > 0
+        left[right] -= differs
+        true = names.index(row["label"])
+        place = true if right != differs else (true + 1) % len(names)
+        scores = [0.4 / len(names)] * len(names)
+        scores[place] += 0.6
+        found.append({"id": row["id"], "predicted": names[place], "scores": scores})
+    assert not any(left.values())
+    prior = [1.0 / len(names)] * len(names)
+    return [
+        *({"baseline": "TF-IDF + logistic regression", **row} for row in found),
+        *(
+            {"baseline": "majority class", **row, "predicted": names[0], "scores": prior}
+            for row in found
+        ),
+    ]
+
+
 def _contents(
     draw: random.Random,
     names: list[str],
@@ -113,16 +151,52 @@ def _contents(
     def estimate(value: float, low: float, high: float) -> dict[str, float]:
         return {"value": value, "low": low, "high": high}
 
+    def some() -> dict[str, float]:
+        value = draw.random()
+        return estimate(value, value * 0.9, 1 - (1 - value) * 0.9)
+
+    none = {"value": None, "low": None, "high": None, "reason": "undefined on these rows"}
+    others = {
+        "mcc": estimate(0.68, 0.61, 0.74), "roc_auc": estimate(0.92, 0.9, 0.94), "pr_auc": none,
+        "log_loss": estimate(0.41, 0.35, 0.48), "ece": estimate(0.05, 0.03, 0.08),
+    }  # fmt: skip
     rows = len(predictions)
     drawn = {"seed": 0, "bootstrap": 2000, "confidence": 0.95, "main_metric": "accuracy"}
+    drawn |= {"lower_is_better": ["log_loss", "ece"]}
     index = {name: place for place, name in enumerate(names)}
     counts = [[0] * len(names) for _ in names]
     for row in predictions:
         counts[index[row["label"]]][index[row["predicted"]]] += 1
     table = [
-        [name, sum(counts[i]), draw.random(), draw.random() if i else None, draw.random()]
+        [name, sum(counts[i]), *(some() if i else none for _ in range(3))]
         for i, name in enumerate(names)
     ]
+    slices = [
+        {
+            "title": f"By {by}",
+            "by": by,
+            "rows": [
+                {
+                    "name": part,
+                    "rows": rows // len(parts),
+                    "metrics": {"accuracy": some(), "macro_f1": some()},
+                }
+                for part in parts
+            ],
+        }
+        for by, parts in (
+            ("domain", ["films", "food", "games", "other (7 values of fewer than 20 rows)"]),
+            ("author", [f"writer_{i}" for i in range(41)]),
+            ("length in tokens", ["3 to 19 tokens", "20 to 24 tokens", "25 to 131 tokens"]),
+        )
+    ]
+    curve = {
+        "title": "Reliability",
+        "x": "confidence",
+        "y": "accuracy",
+        "note": "Rows in 15 bins.",
+        "points": [{"x": (i + 0.4) / 15, "y": some(), "rows": 3 + i * i} for i in range(15)],
+    }
     sizes = {"train": rows * 7 // 2, "validation": rows // 2, "test": rows}
     return {
         "results/base.json": {
@@ -176,23 +250,28 @@ def _contents(
             "split": "test", "rows": rows, **drawn,
             "device_class": {"device": "cpu", "precision": "float32", "threads": 2,
                              "instructions": "avx512"},
-            "metrics": {"accuracy": estimate(*accuracy), "macro_f1": estimate(0.84, 0.805, 0.871)},
+            "metrics": {"accuracy": estimate(*accuracy), "macro_f1": estimate(0.84, 0.805, 0.871),
+                        **others},
             "parameters": {"batch_size": 64, "bootstrap": 2000, "seed": 0},
             "libraries": {"torch": "2.13.0", "numpy": "2.4.0"},
         },
         "results/details.json": {
-            "tables": [{"title": "Each class",
+            "split": "test", "rows": rows, "seed": 0, "bootstrap": 2000, "confidence": 0.95,
+            "curves": [curve], "slices": slices,
+            "tables": [{"title": "By label", "note": "The recall of a label is its accuracy.",
                         "columns": ["label", "rows", "precision", "recall", "F1"], "rows": table}],
             "matrices": [{"title": "Confusion matrix", "rows": "true label",
                           "columns": "predicted label", "labels": names, "values": counts}],
         },
+        "data/prepared/labels.json": names,
         "results/baseline.json": {
             "split": "test", "rows": rows, **drawn,
             "baselines": {
                 "majority class": {"accuracy": estimate(0.502, 0.458, 0.546),
-                                   "macro_f1": estimate(0.334, 0.314, 0.353)},
+                                   "macro_f1": estimate(0.334, 0.314, 0.353), **others},
                 "TF-IDF + logistic regression": {"accuracy": estimate(*baseline),
-                                                 "macro_f1": estimate(0.776, 0.737, 0.813)},
+                                                 "macro_f1": estimate(0.776, 0.737, 0.813),
+                                                 **others},
             },
             "parameters": {"ngrams": 2, "min_df": 1},
             "libraries": {"scikit-learn": "1.8.0", "numpy": "2.4.0"},
@@ -200,7 +279,7 @@ def _contents(
     }  # fmt: skip
 
 
-def _write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

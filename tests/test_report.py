@@ -9,15 +9,20 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from scipy.stats import binomtest
 
 from stages import report
 from stages.errors import UserError
+from stages.reporting import text
+from stages.tasks import classification
 from tests import fabricate
 
 ROOT = Path(__file__).parent.parent
+RUN = SimpleNamespace(task=classification)
 VOID = {"meta", "wbr"}
 DRAWN = {"svg", "line", "path", "circle", "rect", "text", "g"}
 LAID = "html head title style body header nav a main section div p span strong b bdi small code"
@@ -73,7 +78,7 @@ def render(folder: Path, title: str = "A report") -> Page:
     there = Path.cwd()
     os.chdir(folder)
     try:
-        report.run(report.Report(title=title), None)  # type: ignore[arg-type]
+        report.run(report.Report(title=title), RUN)  # type: ignore[arg-type]
     finally:
         os.chdir(there)
     return Page((folder / report.OUTPUT).read_text(encoding="utf-8"))
@@ -148,8 +153,9 @@ def test_links_lead_somewhere(tmp_path: Path) -> None:
 def test_same_bytes_in_any_process_and_folder(tmp_path: Path) -> None:
     """And neither torch nor scikit-learn is loaded on the way."""
     code = (
-        "import sys; from stages import report; "
-        "report.run(report.Report(title='x'), None); "
+        "import sys; from types import SimpleNamespace as Run; from stages import report; "
+        "from stages.tasks import classification; "
+        "report.run(report.Report(title='x'), Run(task=classification)); "
         "sys.exit(bool({'torch', 'sklearn', 'matplotlib', 'transformers'} & set(sys.modules)))"
     )
     pages = []
@@ -168,39 +174,38 @@ def test_stays_small_enough_to_send(tmp_path: Path, number: int) -> None:
     assert (tmp_path / report.OUTPUT).stat().st_size < 1_000_000
 
 
-BETTER, LEAD = (0.85, 0.82, 0.88), (0.80, 0.77, 0.83)
-
-
 @pytest.mark.parametrize(
-    ("accuracy", "baseline", "verdict", "reason"),
+    ("only", "verdict", "difference", "meaning"),
     [
-        (BETTER, (0.77, 0.73, 0.81), "Better than the best baseline.", "do not overlap"),
-        (BETTER, LEAD, "Not shown to be better than the best", "the lead of 0.050 may be chance"),
-        (LEAD, BETTER, "Not better than the best baseline.", "cannot be told apart"),
-        (LEAD, LEAD, "Not better than the best baseline.", "cannot be told apart"),
-        ((0.7, 0.68, 0.72), BETTER, "Worse than the best baseline.", "do not overlap"),
-        (BETTER, (0.77, 0.73, 0.82), "Not shown to be better", "intervals overlap"),  # they touch
+        ((60, 25), "Better than the best baseline.", "+0.073", "which excludes 0"),
+        ((30, 25), "Not shown to be better than the best baseline.", "+0.010", "which includes 0"),
+        ((25, 30), "Not shown to be better than the best baseline.", "−0.010", "which includes 0"),
+        ((0, 0), "Not shown to be better than the best baseline.", "+0.000", "which includes 0"),
+        ((5, 60), "Worse than the best baseline.", "−0.115", "which excludes 0"),
     ],
 )
 def test_verdict(
-    tmp_path: Path,
-    accuracy: tuple[float, float, float],
-    baseline: tuple[float, float, float],
-    verdict: str,
-    reason: str,
+    tmp_path: Path, only: tuple[int, int], verdict: str, difference: str, meaning: str
 ) -> None:
-    words = make(tmp_path, accuracy=accuracy, baseline=baseline).words
-    assert verdict in words and reason in words
-    both = "{:.3f} ({:.3f} to {:.3f}) against {:.3f} ({:.3f} to {:.3f}) of TF-IDF"
-    assert "Accuracy " + both.format(*accuracy, *baseline) in words
+    """In words, with the numbers that it rests on; p by scipy."""
+    words = make(tmp_path, only=only).words
+    p = binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
+    assert verdict in words
+    assert (
+        "Accuracy 0.842 (0.808 to 0.873) against 0.777 (0.738 to 0.801) of TF-IDF + logistic "
+        f"regression. On the same rows the difference is {difference}, its 95% interval" in words
+    )
+    assert f"(paired bootstrap), {meaning}" in words
+    assert f"model alone predicts rightly: {only[0]}; the baseline alone: {only[1]} (" in words
+    assert ("p < 0.001" if p < 0.001 else f"p = {p:.3f}") in words
 
 
 def test_verdict_compares_like_with_like_only(tmp_path: Path) -> None:
     make(tmp_path)
     change(tmp_path, "results/baseline.json", rows=479)
     words = render(tmp_path).words
-    assert "Not comparable with the baselines." in words
-    assert "480 rows of the test split (95% intervals), the baselines on 479 rows" in words
+    assert "Not compared with the best baseline." in words
+    assert "480 rows of the test split, the baselines on 479 rows" in words
     assert "same rows" not in words
 
 
@@ -233,6 +238,53 @@ def test_the_worst_mistakes_come_first(tmp_path: Path) -> None:
     facts = re.findall(r"predicted (\w+) labelled (\w+) confidence ([\d.]+) line (\d+)", words)
     assert [int(line) for *_, line in facts] == list(worst["line"])
     assert [label for _, label, *_ in facts] == list(worst["label"])
+
+
+def test_verdict_needs_the_same_rows(tmp_path: Path) -> None:
+    """As many rows, but not the same: a baseline of an older split."""
+    import pandas as pd
+
+    make(tmp_path)
+    path = tmp_path / "results/baseline.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(id=rows["id"].replace(rows["id"][0], "another")).to_parquet(path)
+    words = render(tmp_path).words
+    assert "The predictions are not of the same rows; run `dvc repro`" in words
+    assert "Better" not in words and "All models are measured on the same rows" not in words
+
+
+def test_all_metrics_with_the_sense_and_the_reason(tmp_path: Path) -> None:
+    words = make(tmp_path).words
+    assert "MCC fine-tuned 0.680 (0.610 to 0.740)" in words
+    assert "Log loss (lower is better) fine-tuned 0.410" in words
+    assert "Expected calibration error (lower is better)" in words
+    assert "PR AUC (undefined on these rows) fine-tuned –" in words
+
+
+def test_slices_have_rows_and_intervals(tmp_path: Path) -> None:
+    content = fabricate.write(tmp_path)
+    domain, author, _ = content["results/details.json"]["slices"]
+    words = render(tmp_path).words
+    for part in domain["rows"]:
+        shown = [text.interval(part["metrics"][name]) for name in ("accuracy", "macro_f1")]
+        assert " ".join([part["name"], str(part["rows"]), *shown]) in words
+    lowest = sorted(author["rows"], key=lambda part: part["metrics"]["accuracy"]["value"])
+    assert "The 30 slices where accuracy is lowest, of 41" in words
+    named = {part["name"] for part in author["rows"] if f"{part['name']} " in words}
+    assert named == {part["name"] for part in lowest[:30]}
+
+
+def test_reliability_is_a_figure_and_a_table(tmp_path: Path) -> None:
+    content = fabricate.write(tmp_path)
+    (curve,) = content["results/details.json"]["curves"]
+    page = render(tmp_path)
+    for point in curve["points"]:
+        assert f"{point['x']:.3f} {point['rows']} {text.interval(point['y'])}" in page.words
+    html = (tmp_path / report.OUTPUT).read_text(encoding="utf-8")
+    figure = html[html.index('<svg class="chart square"') :].partition("</svg>")[0]
+    places = re.findall(r'<circle [^>]*cx="([\d.]+)" cy="([\d.]+)"', figure)
+    assert len(set(places)) == len(curve["points"])
+    assert all(0 < float(end) < 320 for place in places for end in place)
 
 
 def test_no_mistake_at_all(tmp_path: Path) -> None:

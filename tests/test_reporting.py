@@ -18,10 +18,16 @@ def test_verdict_takes_the_best_baseline_by_value_not_by_place() -> None:
     }
     baselines["d"] = {"other": {"value": 1.0, **point}}
     head = headline(
-        metrics | {"metrics": {"f": {"value": 0.2, **point}}}, metrics | {"baselines": baselines}
+        metrics | {"metrics": {"f": {"value": 0.2, **point}}},
+        metrics | {"baselines": baselines},
+        {
+            "difference": {"f": {"value": -0.1, "low": -0.3, "high": 0.1}},
+            "mcnemar": {"first_only": 1, "second_only": 2, "p_value": 1.0},
+        },
     )
     assert [one.name for one in head.baselines] == ["b", "c", "a"]
-    assert head.outcome == "not better" and "of b: the two 90% intervals" in head.reason
+    assert head.outcome == "open"
+    assert "of b. On the same rows the difference is −0.100, its 90% interval" in head.reason
 
 
 @pytest.mark.parametrize(

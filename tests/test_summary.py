@@ -71,10 +71,20 @@ def test_result_comes_first(project: Path, capsys: pytest.CaptureFixture[str]) -
 def test_says_when_fine_tuning_does_not_beat_the_baseline(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fabricate.write(project, baseline=(0.9, 0.88, 0.92))
+    fabricate.write(project, only=(5, 60))
     assert "Worse than the best baseline." in output(capsys)
-    fabricate.write(project, baseline=(0.843, 0.81, 0.88))
-    assert "Not better than the best baseline." in output(capsys)
+    fabricate.write(project, only=(30, 28))
+    assert "Not shown to be better than the best baseline." in output(capsys)
+
+
+def test_without_the_predictions_the_metrics_are_shown(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a clone before `dvc pull`: git holds metrics.json and baseline.json."""
+    Path("results/predictions.parquet").unlink()
+    printed = output(capsys)
+    assert "accuracy 0.842" in printed and "Not compared with the best baseline." in printed
+    assert "results/predictions.parquet: missing; run `dvc repro`" in unwrapped(printed)
 
 
 def test_what_ran_and_what_did_not(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ SOURCES = {
     "cache": "the Hugging Face cache",
     "hub": "the Hugging Face hub",
 }
-HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "mcc": "matthews_correlation"}
+HUB_METRICS = {"macro_f1": "f1", "mcc": "matthews_correlation", "pr_auc": "average_precision"}
 """Metrics that the hub knows by another name than this project."""
 
 

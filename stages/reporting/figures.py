@@ -11,16 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.reporting.text import clip
+from stages.reporting.text import count, interval, number
 from stages.reporting.verdict import Estimate
 
 WIDTH, HEIGHT = 380, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 38
-TABLE_LABELS = 20  # a matrix up to this size is a table with numbers
-PICTURE_LABELS = 100  # beyond this size a picture says nothing; the list of confusions does
-LABEL_CHARACTERS = 32
-LEVELS = 8
-CELL = 11
+SQUARE = 320
+ENDS = ("value", "low", "high")
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -109,6 +106,61 @@ def chart(
     )
 
 
+@dataclass(frozen=True)
+class Reliability:
+    """Points beside the diagonal, in a square; positions and radii are in SVG units.
+
+    `points`: (x, y, radius, y of the interval's low end, of its high end). `rows`: the same
+    numbers in words: x, rows, y with its interval.
+    """
+
+    title: str
+    x: str
+    y: str
+    note: str
+    points: list[tuple[float, ...]]
+    ticks: list[tuple[float, float, str]]
+    rows: list[tuple[str, str, str]]
+    size: int = SQUARE
+
+
+def reliability(content: dict[str, Any]) -> Reliability:
+    """A curve of details.json; both axes have the same scale, up to 1."""
+    points = content["points"]
+    ends = [[one["y"].get(key) for key in ("value", "low", "high")] for one in points]
+    known = [value for of in ends for value in of if value is not None]
+    scale = ticks(min([one["x"] for one in points] + known), 1.0)
+    most = max(one["rows"] for one in points)
+
+    def along(value: float) -> float:
+        return (value - scale[0]) / (scale[-1] - scale[0]) * (SQUARE - LEFT - RIGHT - BOTTOM / 2)
+
+    def x(value: float) -> float:
+        return round(LEFT + along(value), 1)
+
+    def y(value: float) -> float:
+        return round(SQUARE - BOTTOM - along(value), 1)
+
+    return Reliability(
+        title=str(content["title"]),
+        x=str(content["x"]),
+        y=str(content["y"]),
+        note=str(content.get("note") or ""),
+        points=[
+            (
+                x(one["x"]),
+                y(value),
+                round(2.5 + 4 * math.sqrt(one["rows"] / most), 1),
+                y(value if low is None else low),
+                y(value if high is None else high),
+            )
+            for one, (value, low, high) in zip(points, ends, strict=True)
+        ],
+        ticks=[(x(v), y(v), text) for v, text in zip(scale, labels(scale), strict=True)],
+        rows=[(number(one["x"]), count(one["rows"]), interval(one["y"])) for one in points],
+    )
+
+
 def _line(name: str, points: Sequence[tuple[float, float] | None]) -> Line:
     path, pen = "", "M"
     for point in points:
@@ -147,78 +199,37 @@ def forest(estimates: Sequence[Estimate]) -> Forest:
 
 
 @dataclass(frozen=True)
-class Matrix:
-    """A matrix, shaded by each value's share of its row.
+class Slices:
+    """Metrics of parts of the rows; the main metric also drawn, on one axis.
 
-    `cells` for a table: (value, level 0 to LEVELS). `paths` for a picture: level to SVG path.
+    `rows`: name, rows, the main metric's place (as in `Forest`), each metric in words. `whole`:
+    the place of the main metric on all rows. `left_out`: slices not shown.
     """
 
     title: str
-    rows: str
-    columns: str
-    labels: list[str]
-    short: list[str]
-    cells: list[list[tuple[float, int]]]
-    paths: dict[int, str]
-    confusions: list[tuple[str, str, float, float]]
-    margin: int
-    cell: int = CELL
+    metrics: list[str]
+    rows: list[tuple[str, int, dict[str, float], list[str]]]
+    whole: float | None
+    left_out: int
 
 
-def matrix(content: dict[str, Any], most: int = 15) -> Matrix:
-    """A matrix of details.json: a table when small, else a picture and the largest values
-    off the diagonal (row label, column label, value, share of the row)."""
-    names, values = [str(label) for label in content["labels"]], content["values"]
-    shares = [[_share(value, row) for value in row] for row in values]
-    levels = [[_level(share) for share in row] for row in shares]
-    short = [clip(name, LABEL_CHARACTERS) for name in names]
-    small = len(names) <= TABLE_LABELS
-    cells, paths, confusions = [], {}, []
-    if small:
-        cells = [list(zip(*both, strict=True)) for both in zip(values, levels, strict=True)]
-    else:
-        off = [
-            (-value, row, column)
-            for row, line in enumerate(values)
-            for column, value in enumerate(line)
-            if row != column and value
-        ]
-        confusions = [
-            (names[row], names[column], -value, shares[row][column])
-            for value, row, column in sorted(off)[:most]
-        ]
-        if len(names) <= PICTURE_LABELS:
-            paths = _paths(levels)
-    return Matrix(
-        title=str(content.get("title") or "Matrix"),
-        rows=str(content.get("rows") or "row"),
-        columns=str(content.get("columns") or "column"),
-        labels=names,
-        short=short,
-        cells=cells,
-        paths=paths,
-        confusions=confusions,
-        margin=20 + 6 * max(map(len, short)),
+def slices(content: dict[str, Any], metric: str, whole: float | None, most: int = 30) -> Slices:
+    """A slicing of details.json; of more than `most` slices those where `metric` is lowest."""
+    found = content["rows"]
+    names = sorted({name: 0 for one in found for name in one["metrics"]}, key=metric.__ne__)
+    shown = found
+    if len(found) > most:
+        shown = sorted(found, key=lambda one: one["metrics"][metric]["value"])[:most]
+    of = [Estimate("", whole, None, None)]
+    of += [Estimate("", *(one["metrics"][metric][e] for e in ENDS)) for one in shown]
+    places = [place for _, place in forest(of).rows]
+    return Slices(
+        title=str(content["title"]),
+        metrics=names,
+        rows=[
+            (str(one["name"]), one["rows"], place, [interval(one["metrics"][n]) for n in names])
+            for one, place in zip(shown, places[1:], strict=True)
+        ],
+        whole=places[0].get("value"),
+        left_out=len(found) - len(shown),
     )
-
-
-def _share(value: float | None, row: list[float | None]) -> float:
-    total = sum(abs(other) for other in row if other is not None)
-    return abs(value) / total if value and total else 0.0
-
-
-def _level(share: float) -> int:
-    """0 only for nothing, so that a single confusion among thousands of rows is seen."""
-    return math.ceil(min(share, 1.0) * LEVELS - 1e-9) if share else 0
-
-
-def _paths(levels: list[list[int]]) -> dict[int, str]:
-    """All cells of one level as one path: a tenth of the bytes of a rectangle each."""
-    paths: dict[int, str] = {}
-    size = CELL - 1
-    for row, line in enumerate(levels):
-        for column, level in enumerate(line):
-            if level:
-                cell = f"M{column * CELL} {row * CELL}h{size}v{size}h-{size}z"
-                paths[level] = paths.get(level, "") + cell
-    return dict(sorted(paths.items()))

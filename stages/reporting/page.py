@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.reporting import figures, text
-from stages.reporting.verdict import estimates, headline
+from stages.reporting import figures, matrices, text
+from stages.reporting.verdict import compare, estimates, headline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,8 +22,8 @@ MISTAKE_CHARACTERS = 600
 class Inputs:
     """What the report is made of: the content of the files that other stages wrote.
 
-    `curve` has a dict of column to text for each epoch; `predictions` has the columns that
-    evaluate wrote.
+    `curve` has a dict of column to text for each epoch; `predictions` and `baseline_predictions`
+    have the columns that evaluate and baseline wrote.
     """
 
     base: Any
@@ -33,11 +33,13 @@ class Inputs:
     metrics: Any
     details: Any
     baseline: Any
+    labels: Any
     curve: list[dict[str, str]]
     predictions: pd.DataFrame
+    baseline_predictions: pd.DataFrame
 
 
-def render(title: str, inputs: Inputs, own: Mapping[str, Any]) -> str:
+def render(title: str, task: Any, inputs: Inputs, own: Mapping[str, Any]) -> str:
     """The whole page. `own` has the report's `parameters` and `libraries`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -55,17 +57,23 @@ def render(title: str, inputs: Inputs, own: Mapping[str, Any]) -> str:
     environment.filters["breakable"] = _breakable
     parts = {
         "title": title,
-        "head": headline(inputs.metrics, inputs.baseline),
+        "head": headline(inputs.metrics, inputs.baseline, _comparison(task, inputs)),
         "forests": _forests(inputs),
         "data": _data(inputs),
         "tokens": inputs.tokens,
         "training": _training(inputs),
         "tables": [_table(table) for table in inputs.details.get("tables", [])],
         "matrices": [
-            figures.matrix(content)
+            matrices.matrix(content)
             for content in inputs.details.get("matrices", [])
             if content.get("labels")
         ],
+        "curves": [
+            figures.reliability(content)
+            for content in inputs.details.get("curves", [])
+            if content.get("points")
+        ],
+        "slices": _slices(inputs),
         "mistakes": _mistakes(inputs.predictions),
         "base": inputs.base,
         "metrics": inputs.metrics,
@@ -74,6 +82,17 @@ def render(title: str, inputs: Inputs, own: Mapping[str, Any]) -> str:
         "libraries": _libraries(inputs, own),
     }
     return environment.get_template("report.html.j2").render(parts)
+
+
+def _comparison(task: Any, inputs: Inputs) -> dict[str, Any] | None:
+    return compare(
+        task,
+        inputs.labels,
+        inputs.metrics,
+        inputs.baseline,
+        inputs.predictions,
+        inputs.baseline_predictions,
+    )
 
 
 def _finalize(value: Any) -> Any:
@@ -90,13 +109,25 @@ def _breakable(value: str) -> str:
     return escape(text.printable(value)).replace("_", Markup("_<wbr>"))
 
 
-def _forests(inputs: Inputs) -> list[tuple[str, figures.Forest]]:
-    """Each metric's estimates of all models; the main metric first."""
-    names = list(inputs.metrics["metrics"])
-    names.sort(key=lambda name: name != inputs.metrics["main_metric"])
+def _forests(inputs: Inputs) -> list[tuple[str, str, figures.Forest]]:
+    """Each metric, a remark on it, and the estimates of all models; the main metric first."""
+    metrics = inputs.metrics["metrics"]
+    lower = inputs.metrics.get("lower_is_better", ())
+    found = []
+    for name in sorted(metrics, key=lambda name: name != inputs.metrics["main_metric"]):
+        remark = metrics[name].get("reason") or ("lower is better" if name in lower else "")
+        models = estimates(name, "fine-tuned", inputs.metrics, inputs.baseline)
+        found.append((name, remark, figures.forest(models)))
+    return found
+
+
+def _slices(inputs: Inputs) -> list[figures.Slices]:
+    metric = inputs.metrics["main_metric"]
+    whole = inputs.metrics["metrics"].get(metric, {}).get("value")
     return [
-        (name, figures.forest(estimates(name, "fine-tuned", inputs.metrics, inputs.baseline)))
-        for name in names
+        figures.slices(content, metric, whole)
+        for content in inputs.details.get("slices", [])
+        if content.get("rows")
     ]
 
 
@@ -164,6 +195,7 @@ def _table(table: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "title": table.get("title"),
+        "note": table.get("note"),
         "columns": [text.name(str(column)) for column in columns],
         "rows": [list(zip(map(_cell, row), numeric, strict=True)) for row in rows],
         "numeric": numeric,

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 MISSING = "–"
-_CAPITALS = {"f1": "F1", "mcc": "MCC", "roc": "ROC", "pr": "PR", "auc": "AUC", "ece": "ECE"}
+_WORDS = {
+    "f1": "F1",
+    "mcc": "MCC",
+    "roc": "ROC",
+    "pr": "PR",
+    "auc": "AUC",
+    "ece": "expected calibration error",
+}
 _JOINERS = "\u200d\ufe0e\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _UNPRINTABLE = {
     code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)
@@ -40,6 +47,16 @@ def interval(value: Mapping[str, float | None]) -> str:
     return point if MISSING in ends else f"{point} ({ends[0]} to {ends[1]})"
 
 
+def signed(value: float) -> str:
+    """With its sign: `+0.065`."""
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """`p = 0.031`, `p < 0.001`"""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def percent(share: float | None, digits: int = 1) -> str:
     """`12.5%`"""
     return MISSING if share is None else f"{100 * share:.{digits}f}%"
@@ -52,7 +69,7 @@ def share(part: float | None, whole: float | None, digits: int = 1) -> str:
 
 def name(key: str) -> str:
     """`macro_f1` as people write it: `macro F1`"""
-    return " ".join(_CAPITALS.get(word, word) for word in key.replace("_", " ").split())
+    return " ".join(_WORDS.get(word, word) for word in key.replace("_", " ").split())
 
 
 def printable(value: str) -> str:

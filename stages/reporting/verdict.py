@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from stages.reporting import text
+from stages.statistics import paired
 
-Outcome = Literal["better", "open", "not better", "worse", "unknown"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Outcome = Literal["better", "open", "worse", "unknown"]
+VERDICTS: dict[Outcome, str] = {
+    "better": "Better than the best baseline.",
+    "open": "Not shown to be better than the best baseline.",
+    "worse": "Worse than the best baseline.",
+    "unknown": "Not compared with the best baseline.",
+}
+
+NOT_ALIKE = "The predictions are not of the same rows; run `dvc repro` to measure both alike"
 
 
 @dataclass(frozen=True)
@@ -26,10 +40,6 @@ class Estimate:
     def __str__(self) -> str:
         """`0.842 (0.808 to 0.873)`"""
         return text.interval({"value": self.value, "low": self.low, "high": self.high})
-
-    @property
-    def complete(self) -> bool:
-        return None not in (self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def estimates(metric: str, model: str, metrics: Any, baseline: Any) -> tuple[Est
     """A metric of the fine-tuned model, then of each baseline that has it, best first.
 
     Args:
-        metric: name, as in the files; higher is better.
+        metric: name, as in the files.
         model: what to call the fine-tuned model.
         metrics: content of results/metrics.json.
         baseline: content of results/baseline.json.
@@ -70,28 +80,68 @@ def estimates(metric: str, model: str, metrics: Any, baseline: Any) -> tuple[Est
         for name, values in baseline.get("baselines", {}).items()
         if metric in values
     ]
-    others.sort(key=lambda one: float("-inf") if one.value is None else one.value, reverse=True)
+    sign = 1 if metric in metrics.get("lower_is_better", ()) else -1
+    others.sort(key=lambda one: float("inf") if one.value is None else sign * one.value)
     return estimate(model, metrics["metrics"].get(metric, {})), *others
 
 
-def headline(metrics: Any, baseline: Any) -> Headline:
+def compare(
+    task: Any,
+    labels: list[str],
+    metrics: Any,
+    baseline: Any,
+    predictions: pd.DataFrame,
+    baseline_predictions: pd.DataFrame,
+) -> dict[str, Any] | None:
+    """The fine-tuned model against the baseline that is best by the main metric, on the same
+    rows: what `stages.statistics.paired` gives; None where there is nothing alike to compare.
+
+    Args:
+        labels: in the order of the scores.
+        predictions, baseline_predictions: as evaluate and baseline wrote them; rows of the two
+            are the same where their `id` is.
+    """
+    _, *others = estimates(metrics["main_metric"], "fine-tuned", metrics, baseline)
+    if not others or others[0].value is None:
+        return None
+    rows = baseline_predictions
+    scores = rows[rows["baseline"] == others[0].name].set_index("id")["scores"]
+    assert scores.index.is_unique and predictions["id"].is_unique
+    if set(scores.index) != set(predictions["id"]):
+        return None
+    return paired(
+        task.metrics,
+        task.targets(predictions, labels),
+        np.stack(list(predictions["scores"])),
+        np.stack(list(scores.loc[predictions["id"]])),
+        metrics["bootstrap"],
+        metrics["seed"],
+    )
+
+
+def headline(
+    metrics: Any, baseline: Any, comparison: dict[str, Any] | None, why: str = NOT_ALIKE
+) -> Headline:
     """The main metric, and whether fine-tuning beats the best baseline.
 
-    The judgement compares two intervals that the bootstrap gave each model alone. Intervals
-    that do not overlap show a difference; overlapping ones leave it open.
+    Both are measured on the same rows, so the judgement rests on the interval of their
+    difference: two intervals of the models alone may overlap where the difference is sure.
+
+    Args:
+        comparison: see `compare`.
+        why: what to say where there is no comparison.
     """
     metric = metrics["main_metric"]
     model, *baselines = estimates(metric, "fine-tuned", metrics, baseline)
-    level = f"{100 * metrics['confidence']:g}%"
-    outcome, verdict, reason = _compare(text.name(metric), level, model, baselines)
-    sizes = [(of["rows"], of["split"], of["confidence"]) for of in (metrics, baseline)]
-    if baselines and sizes[0] != sizes[1]:
-        outcome, verdict = "unknown", "Not comparable with the baselines."
-        reason = "Measured on " + ", the baselines on ".join(
-            f"{text.count(rows)} rows of the {split} split ({100 * share:g}% intervals)"
-            for rows, split, share in sizes
-        )
-        reason += "; run `dvc repro` to measure both alike."
+    outcome, reason = _judge(metric, metrics, model, baselines, comparison)
+    sizes = [(of["rows"], of["split"]) for of in (metrics, baseline)]
+    if baselines and (sizes[0] != sizes[1] or comparison is None):
+        outcome, reason = "unknown", f"{why}."
+        if sizes[0] != sizes[1]:
+            reason = "Measured on " + ", the baselines on ".join(
+                f"{text.count(rows)} rows of the {split} split" for rows, split in sizes
+            )
+            reason += "; run `dvc repro` to measure both alike."
     return Headline(
         metric=metric,
         split=metrics["split"],
@@ -100,35 +150,38 @@ def headline(metrics: Any, baseline: Any) -> Headline:
         model=model,
         baselines=tuple(baselines),
         outcome=outcome,
-        verdict=verdict,
+        verdict=VERDICTS[outcome] if baselines else "No baseline to compare with.",
         reason=reason,
     )
 
 
-def _compare(
-    metric: str, level: str, model: Estimate, baselines: list[Estimate]
-) -> tuple[Outcome, str, str]:
-    """Outcome, the verdict in one short sentence, and exactly what was compared."""
+def _judge(
+    metric: str,
+    metrics: Any,
+    model: Estimate,
+    baselines: list[Estimate],
+    comparison: dict[str, Any] | None,
+) -> tuple[Outcome, str]:
+    """Outcome, and exactly what was compared."""
     if not baselines:
-        return "unknown", "No baseline to compare with.", "No baseline has this metric."
-    best = baselines[0]
-    compared = f"{metric} {model} against {best} of {best.name}"
-    if not (model.complete and best.complete):
-        return (
-            "unknown",
-            "Not comparable with the best baseline.",
-            f"{compared}: a number is missing.",
-        )
-    ends = (model.value, model.low, model.high, best.value, best.low, best.high)
-    value, low, high, other, other_low, other_high = (float(end or 0) for end in ends)
-    apart = f"the two {level} intervals do not overlap."
-    overlap = f"the two {level} intervals overlap, so "
-    if low > other_high:
-        return "better", "Better than the best baseline.", f"{compared}: {apart}"
-    if high < other_low:
-        return "worse", "Worse than the best baseline.", f"{compared}: {apart}"
-    if value > other:
-        tail = f"{overlap}the lead of {value - other:.3f} may be chance."
-        return "open", "Not shown to be better than the best baseline.", f"{compared}: {tail}"
-    tail = f"{overlap}the two cannot be told apart."
-    return "not better", "Not better than the best baseline.", f"{compared}: {tail}"
+        return "unknown", "No baseline has this metric."
+    difference = comparison["difference"][metric] if comparison else {}
+    value, low, high = (difference.get(key) for key in ("value", "low", "high"))
+    compared = f"{text.name(metric)} {model} against {baselines[0]} of {baselines[0].name}"
+    if comparison is None or value is None or low is None or high is None:
+        return "unknown", f"{compared}: a number is missing."
+    outcome: Outcome = "better" if low > 0 else "worse" if high < 0 else "open"
+    meaning = {
+        "better": "which excludes 0",
+        "worse": "which excludes 0",
+        "open": "which includes 0, so it may be chance",
+    }[outcome]
+    level = f"{100 * metrics['confidence']:g}%"
+    test = comparison["mcnemar"]
+    return outcome, (
+        f"{compared}. On the same rows the difference is {text.signed(value)}, its {level} "
+        f"interval {text.signed(low)} to {text.signed(high)} (paired bootstrap), {meaning}. "
+        f"Rows that the fine-tuned model alone predicts rightly: {text.count(test['first_only'])}; "
+        f"the baseline alone: {text.count(test['second_only'])} (McNemar's exact test: "
+        f"{text.p_value(test['p_value'])})."
+    )

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from stages.params import Section
+    from stages.statistics import Metrics
 
 Scores = Callable[[list[str]], "np.ndarray"]
 """A fitted baseline: texts [n] to scores [n, k], of the shape that `Task.scores` gives."""
+
+Intervals = Callable[["Metrics"], dict[str, Any]]
+"""`stages.statistics.bootstrap` of the test rows: metrics to their estimates by name."""
 
 
 class Task(Protocol):
@@ -36,6 +40,8 @@ class Task(Protocol):
     """Role that holds what is to be predicted."""
     MAIN_METRIC: str
     """The metric that picks the best epoch and heads the report; higher is better."""
+    LOWER_IS_BETTER: tuple[str, ...]
+    """The metrics of which that is true."""
 
     HUB_TASK: str
     """The task's name on the hub, which is also that of transformers' pipeline."""
@@ -76,14 +82,31 @@ class Task(Protocol):
         """The prediction of each row as JSON, its first key `TARGET`: what
         `python -m stages predict` prints."""
 
-    def metrics(self, target: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-        """Headline metrics by name; fast, for it is called on every bootstrap sample."""
+    def metrics(
+        self, target: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """The few metrics, by name, that are computed after each epoch and for each slice, the
+        main metric among them; shapes as in `stages.statistics.Metrics`."""
+
+    def evaluation(
+        self, measures: Any, target: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """`metrics` and all others of results/metrics.json.
+
+        `measures` is the module stages.measures. It is handed over, not imported, so that a
+        changed formula does not change the key of the stages that measure nothing."""
 
     def details(
-        self, target: np.ndarray, scores: np.ndarray, labels: list[str]
+        self,
+        measures: Any,
+        intervals: Intervals,
+        target: np.ndarray,
+        scores: np.ndarray,
+        labels: list[str],
     ) -> dict[str, list[dict[str, Any]]]:
-        """`tables` ({title, columns, rows}) and `matrices` ({title, rows, columns, labels,
-        values}) for the report."""
+        """`tables` ({title, columns, rows, note}), `matrices` ({title, rows, columns, labels,
+        values}) and `curves` ({title, x, y, points: [{x, y, rows}], note}) for the report. A cell
+        of a table and the y of a point may be an estimate; a note may be left out."""
 
     def baselines(
         self, texts: list[str], target: np.ndarray, labels: list[str], baseline: Any

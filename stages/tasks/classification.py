@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from stages.tasks.base import Scores
+    from stages.tasks.base import Intervals, Scores
 
 TEXTS = ("text",)
 TARGET = "label"
 MAIN_METRIC = "accuracy"
+LOWER_IS_BETTER = ("log_loss", "ece")
 HUB_TASK = "text-classification"
 
 
@@ -137,50 +138,54 @@ def answers(scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def confusion(target: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Counts [k, k]: row is the true class, column the predicted one."""
-    k = scores.shape[1]
-    return np.bincount(target * k + scores.argmax(axis=1), minlength=k * k).reshape(k, k)
+def tallies(
+    target: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of each class that are predicted rightly, that have it, that are given it; [b, k]."""
+    k, predicted = scores.shape[1], scores.argmax(axis=1)
+    start = k * np.arange(len(weights))[:, None]
+
+    def tally(classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        cells = (start + classes).ravel()
+        return np.bincount(cells, counts.ravel(), minlength=k * len(counts)).reshape(-1, k)
+
+    right = tally(target, weights * (predicted == target))
+    return right, tally(target, weights), tally(predicted, weights)
 
 
-def metrics(target: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+def metrics(target: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Accuracy, and macro F1 over the classes that occur in target or prediction, as
     scikit-learn computes it."""
-    counts = confusion(target, scores)
-    right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    right, true, predicted = tallies(target, scores, weights)
     seen = (true + predicted) > 0
-    f1 = 2 * right[seen] / (true + predicted)[seen]
-    return {"accuracy": float(right.sum() / counts.sum()), "macro_f1": float(f1.mean())}
+    f1 = 2 * right / np.where(seen, true + predicted, 1)
+    return {
+        "accuracy": right.sum(axis=1) / true.sum(axis=1),
+        "macro_f1": f1.sum(axis=1) / seen.sum(axis=1),
+    }
+
+
+def evaluation(
+    measures: Any, target: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    roc_auc, pr_auc = measures.areas(target, scores, weights)
+    return metrics(target, scores, weights) | {
+        "mcc": measures.mcc(*tallies(target, scores, weights)),
+        "roc_auc": roc_auc,
+        "pr_auc": pr_auc,
+        "log_loss": measures.log_loss(target, scores, weights),
+        "ece": measures.calibration_error(target, scores, weights),
+    }
 
 
 def details(
-    target: np.ndarray, scores: np.ndarray, labels: list[str]
+    measures: Any, intervals: Intervals, target: np.ndarray, scores: np.ndarray, labels: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    counts = confusion(target, scores)
-    right, true, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    rows = [
-        [
-            label,
-            int(true[i]),
-            float(right[i] / predicted[i]) if predicted[i] else None,
-            float(right[i] / true[i]) if true[i] else None,
-            float(2 * right[i] / (true[i] + predicted[i])) if true[i] + predicted[i] else None,
-        ]
-        for i, label in enumerate(labels)
-    ]
-    table = {
-        "title": "Each class",
-        "columns": ["label", "rows", "precision", "recall", "F1"],
-        "rows": rows,
+    return {
+        "tables": [measures.by_label(intervals, target, labels)],
+        "matrices": [measures.confusion(target, scores, labels)],
+        "curves": [measures.curve(intervals)],
     }
-    matrix = {
-        "title": "Confusion matrix",
-        "rows": "true label",
-        "columns": "predicted label",
-        "labels": labels,
-        "values": counts.tolist(),
-    }
-    return {"tables": [table], "matrices": [matrix]}
 
 
 def baselines(

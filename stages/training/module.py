@@ -84,9 +84,11 @@ class FineTuning(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         _, target, logits, totals, counts = zip(*self._validation, strict=True)
-        task = self.run.task
-        metrics = task.metrics(np.concatenate(target), task.scores(np.concatenate(logits)))
-        self.validation = {"loss": sum(totals) / sum(counts), **metrics}
+        scores = self.run.task.scores(np.concatenate(logits))
+        once = np.ones((1, len(scores)))
+        metrics = self.run.task.metrics(np.concatenate(target), scores, once)
+        self.validation = {"loss": sum(totals) / sum(counts)}
+        self.validation |= {name: float(value[0]) for name, value in metrics.items()}
         self.log_dict({f"validation_{name}": value for name, value in self.validation.items()})
 
     def configure_optimizers(self) -> Any:
