@@ -115,10 +115,10 @@ class _Plan:
                 content = self.params if file == "params.yaml" else self.project
                 now |= {key: _lookup(content, key) for key in keys}
         before = {key: value for part in recorded.values() for key, value in part.items()}
-        old, new = (dict(_flat(values)) for values in (before, now))
+        old, new = (dict(flat(values)) for values in (before, now))
         for key in dict.fromkeys([*new, *old]):
             if old.get(key, ...) != new.get(key, ...):
-                yield f"{key} {_shown(new, key)}, was {_shown(old, key)}"
+                yield f"{key} {shown(new, key)}, was {shown(old, key)}"
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -196,15 +196,17 @@ def _lookup(content: Any, key: str) -> Any:
     return content
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested parameters by dotted key."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def _shown(values: Mapping[str, Any], key: str) -> str:
+def shown(values: Mapping[str, Any], key: str) -> str:
+    """A value in few words; `absent` where there is none."""
     if key not in values:
         return "absent"
     text = "null" if values[key] is None else str(values[key])

@@ -114,7 +114,7 @@ MAY_IMPORT = {
     "tasks": {"ground"},
     "methods": {"ground"},
     "ground": {"ground"},
-    "workflow": {"workflow"},
+    "workflow": {"workflow", "ground"},
 }
 
 
