@@ -1,7 +1,7 @@
 """Run one stage, or one of the commands around them.
 
     python -m stages prepare        one stage; `dvc repro` calls this
-    python -m stages check          is everything in params.yaml possible?
+    python -m stages check          is all of it possible, and what would run?
     python -m stages predict TEXT   answers of the exported model; also --file, standard input
     python -m stages summary        the result, and what the last run did
     python -m stages schema         write workflow/schemas/params.schema.json

@@ -138,15 +138,22 @@ def combinations(sections: dict[str, Any]) -> list[str]:
     """What no section can see alone."""
     from stages import fetch_model
 
-    base, tokenize = sections["fetch_model"], sections["tokenize"]
+    base, tokenize, export = (sections[name] for name in ("fetch_model", "tokenize", "export"))
+    found = []
     config = fetch_model.local_config(base) if base and tokenize else None
     positions = fetch_model.positions(config) if config else None
-    if positions is None or tokenize.max_length <= positions:
-        return []
-    return [
-        f"params.yaml: tokenize.max_length: the base has {positions} positions, "
-        f"got {tokenize.max_length}; write at most {positions}"
-    ]
+    if positions is not None and tokenize.max_length > positions:
+        found.append(
+            f"params.yaml: tokenize.max_length: the base has {positions} positions, "
+            f"got {tokenize.max_length}; write at most {positions}"
+        )
+    named = base and base.source in ("cache", "hub")
+    if named and export and export.base_model not in (None, base.repo):
+        found.append(
+            f"params.yaml: export.base_model: fetch_model.repo is {base.repo!r}, got "
+            f"{export.base_model!r}; write null"
+        )
+    return found
 
 
 def schema() -> dict[str, Any]:

@@ -147,6 +147,7 @@ def test_a_base_that_is_not_on_the_hub_is_no_link() -> None:
     assert "base_model" not in ModelCard(text).data.to_dict()
     assert "`some-package`, fine-tuned" in text
     results["base"] |= {"source": "cache", "name": "owner/model"}
+    params = params.model_copy(update={"base_model": "what/it-was-before"})
     text = card.render(params, run.task, exporting.LABELS, results)
     assert ModelCard(text).data.to_dict()["base_model"] == "owner/model"
 

@@ -143,6 +143,33 @@ def test_a_team_mate_pulls_and_runs_nothing(project: Project, tmp_path: Path) ->
     assert (clone / "results/report.html").exists()
 
 
+def test_results_beside_those_of_a_revision(project: Project, tmp_path: Path) -> None:
+    """Predictions come out of DVC's cache, or else out of the remote."""
+    project.set("finetune.seed", 1)
+    project.repro()
+    output = project("python", "-m", "workflow", "compare", "HEAD")
+    assert "24 rows are in both test splits under one label." in output
+    assert "McNemar's exact test: p = " in output
+    assert "finetune.seed: 1, was 0" in output
+    assert "code: no difference" in output
+    (tmp_path / "remote").mkdir()
+    project("git", "commit", "-qam", "another seed")
+    clone = tmp_path / "clone"
+    project("git", "clone", "-q", ".", str(clone))
+    project("git", "reset", "-q", "HEAD~1")
+    mate = Project(clone)
+    output = mate("python", "-m", "workflow", "compare", "HEAD~1", code=2)
+    assert "results/predictions.parquet: missing; run `dvc repro` or `dvc pull`" in output
+    name = "results/predictions.parquet"
+    (clone / name).write_bytes((project.folder / name).read_bytes())
+    output = mate("python", "-m", "workflow", "compare", "HEAD~1", code=2)
+    assert f"HEAD~1: {name} is neither in DVC's cache nor in its remote" in output
+    mate("dvc", "remote", "add", "--local", "-d", "other", str(tmp_path / "remote"))
+    project("dvc", "remote", "add", "--local", "-d", "other", str(tmp_path / "remote"))
+    project("dvc", "push", "-q", "--all-commits")
+    assert "McNemar's exact test: p = " in mate("python", "-m", "workflow", "compare", "HEAD~1")
+
+
 def test_dvc_views(project: Project) -> None:
     assert "accuracy" in project("dvc", "metrics", "show")
     project.set("finetune.learning_rate", 3e-4)

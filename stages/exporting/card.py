@@ -54,7 +54,8 @@ def render(params: Any, task: Any, labels: list[str], results: Mapping[str, Any]
     import jinja2
 
     base, measured = results["base"], results["metrics"]
-    repo = params.base_model or (base["name"] if base["source"] in ("cache", "hub") else None)
+    # What was fetched by its name goes before what is said of it.
+    repo = base["name"] if base["source"] in ("cache", "hub") else params.base_model
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"inline": _inline, "code": _code}
     training = results["training"]
@@ -78,12 +79,10 @@ def render(params: Any, task: Any, labels: list[str], results: Mapping[str, Any]
         samples=measured["bootstrap"],
         seed=measured["seed"],
         confidence=f"{100 * measured['confidence']:g}%",
-        metrics=list(_table(measured["metrics"], results["baseline"]["baselines"])),
+        metrics=list(_table(measured, results["baseline"]["baselines"])),
         baselines=list(results["baseline"]["baselines"]),
         training=training,
         method=training["method"],
-        trained=f"{training['trained_parameters']:,}",
-        parameters_total=f"{training['parameters_total']:,}",
         device=", ".join(map(str, words.values())),
         settings=list(_flat(training["parameters"])),
     )
@@ -123,14 +122,14 @@ def _has_value(metric: Any) -> bool:
     return isinstance(metric, dict) and metric.get("value") is not None
 
 
-def _table(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for name, metric in metrics.items():
+def _table(measured: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, metric in measured["metrics"].items():
         if _has_value(metric):
-            cells = [_interval(one.get(name)) for one in baselines.values()]
+            lower = name in measured.get("lower_is_better", ())
             yield {
-                "name": name.replace("_", " "),
+                "name": name.replace("_", " ") + (", lower is better" if lower else ""),
                 "model": _interval(metric),
-                "baselines": cells,
+                "baselines": [_interval(one.get(name)) for one in baselines.values()],
             }
 
 
