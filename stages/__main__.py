@@ -1,7 +1,8 @@
 """Run one stage, or one of the commands around them.
 
     python -m stages prepare        one stage; `dvc repro` calls this
-    python -m stages check          is everything in params.yaml possible?
+    python -m stages check          is all of it possible, and what would run?
+    python -m stages predict TEXT   answers of the exported model; also --file, standard input
     python -m stages summary        the result, and what the last run did
     python -m stages schema         write workflow/schemas/params.schema.json
 
@@ -20,7 +21,7 @@ from types import FrameType
 from stages import check
 from stages.errors import UserError, did_you_mean
 
-COMMANDS = ("check", "summary", "schema")
+COMMANDS = ("check", "predict", "summary", "schema")
 
 
 def main(arguments: list[str]) -> int:
@@ -48,12 +49,9 @@ def _dispatch(name: str, rest: list[str]) -> int:
             )
         run_stage(name)
         return 0
-    if name == "summary":
-        from stages import summary
-
-        return summary.main(rest)
-    if name == "check":
-        return check.main(rest)
+    if name in {"check", "predict", "summary"}:
+        file = "checking" if name == "check" else name
+        return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":
         check.write_schema()
         return 0

@@ -1,7 +1,4 @@
-"""Everything that can be refused before it costs: params.yaml as a whole.
-
-Run: `python -m stages check`
-"""
+"""params.yaml as a whole: its parts put together from the files that own them, and checked."""
 
 from __future__ import annotations
 
@@ -44,9 +41,15 @@ def section_class(stage: str) -> type[Section]:
     return getattr(module, "".join(word.capitalize() for word in stage.split("_")))
 
 
+def tracking() -> type[Section]:
+    """The class of the section that belongs to no stage."""
+    from stages.training.loggers import Tracking
+
+    return Tracking
+
+
 def model() -> type[Section]:
     """The class of the whole params.yaml, put together from the files that own its parts."""
-    from stages.training.loggers import Tracking
 
     def section(name: str, kinds: dict[str, Any]) -> type[Section]:
         fields: Any = {key: (kind, ...) for key, kind in kinds.items()}
@@ -60,7 +63,7 @@ def model() -> type[Section]:
 
     fields: dict[str, Any] = {"run": RunSection}
     fields |= {stage: section_class(stage) for stage in STAGES}
-    fields |= {"tracking": Tracking, "tasks": group("tasks"), "methods": group("methods")}
+    fields |= {"tracking": tracking(), "tasks": group("tasks"), "methods": group("methods")}
     return section("Params", fields)
 
 
@@ -70,54 +73,85 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises:
         UserError: with every problem found.
     """
+    params, found = examine(path)
+    if found:
+        raise UserError(*found)
+    return params
+
+
+def examine(path: str | Path = "params.yaml") -> tuple[Params, list[str]]:
+    """What is valid of the parameters, None standing for each part that is not, and every
+    problem.
+
+    Raises:
+        UserError: the file cannot be read at all.
+    """
     content = read(Path(path))
     found: list[str] = []
-    valid: Any = None
     try:
-        valid = model().model_validate(content)
+        model().model_validate(content)
     except ValidationError as error:
         found += problems(error, model())
-    named = content.get("run")
-    chosen: dict[str, Any] = named if isinstance(named, dict) else {}
-    loaded = {}
+    chosen = _mapping(content, "run")
+    loaded: dict[str, Any] = {}
+    own: dict[str, Any] = {}
     for kind, key in (("tasks", "task"), ("methods", "method")):
         if isinstance(name := chosen.get(key), str):
             try:
                 loaded[key] = plugins.load(kind, name)  # type: ignore[arg-type]
             except UserError as error:
                 found += error.problems
+            else:
+                own[key] = _valid(loaded[key].Params, _mapping(content, kind).get(name))
     if len(loaded) == 2 and (reason := loaded["method"].refuses(chosen["task"])):
         found.append(
             f"params.yaml: run.method: {chosen['method']!r} does not support the task "
             f"{chosen['task']!r}: {reason}; change run.method or run.task"
         )
-    if valid is not None:
-        found += combinations(valid)
-    if found:
-        raise UserError(*found)
+    sections = {name: _valid(section_class(name), content.get(name)) for name in STAGES}
+    found += combinations(sections)
     run = Run(
-        task_name=valid.run.task,
-        method_name=valid.run.method,
-        task=loaded["task"],
-        method=loaded["method"],
-        task_params=getattr(valid.tasks, valid.run.task),
-        method_params=getattr(valid.methods, valid.run.method),
-        tracking=valid.tracking,
+        task_name=chosen.get("task", ""),
+        method_name=chosen.get("method", ""),
+        task=loaded.get("task"),
+        method=loaded.get("method"),
+        task_params=own.get("task"),
+        method_params=own.get("method"),
+        tracking=_valid(tracking(), content.get("tracking")),
     )
-    return Params({name: getattr(valid, name) for name in STAGES}, run)
+    return Params(sections, run), found
 
 
-def combinations(params: Any) -> list[str]:
+def _valid(kind: type[Section], value: object) -> Any:
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def _mapping(content: dict[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def combinations(sections: dict[str, Any]) -> list[str]:
     """What no section can see alone."""
     from stages import fetch_model
 
+    base, tokenize, export = (sections[name] for name in ("fetch_model", "tokenize", "export"))
     found = []
-    config = fetch_model.local_config(params.fetch_model)
+    config = fetch_model.local_config(base) if base and tokenize else None
     positions = fetch_model.positions(config) if config else None
-    if positions is not None and params.tokenize.max_length > positions:
+    if positions is not None and tokenize.max_length > positions:
         found.append(
             f"params.yaml: tokenize.max_length: the base has {positions} positions, "
-            f"got {params.tokenize.max_length}; write at most {positions}"
+            f"got {tokenize.max_length}; write at most {positions}"
+        )
+    named = base and base.source in ("cache", "hub")
+    if named and export and export.base_model not in (None, base.repo):
+        found.append(
+            f"params.yaml: export.base_model: fetch_model.repo is {base.repo!r}, got "
+            f"{export.base_model!r}; write null"
         )
     return found
 
@@ -154,12 +188,3 @@ def read(path: Path) -> dict[str, Any]:
 def write_schema() -> None:
     """Write the JSON schema to workflow/schemas/."""
     write_json(SCHEMA, schema())
-
-
-def main(arguments: list[str]) -> int:
-    """`python -m stages check`: exit code 0, or 2 with all problems."""
-    if arguments:
-        raise UserError(f"python -m stages check: takes no argument, got {arguments[0]!r}")
-    params = load()
-    print(f"params.yaml: valid; {params.run.task_name} by {params.run.method_name}")
-    return 0

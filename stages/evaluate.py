@@ -57,6 +57,7 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     target = table["target"].to_numpy()
     details = _details(params, run, rows, lengths, target, scores, about["labels"])
     write_json("results/details.json", described(details, len(rows), params.bootstrap, params.seed))
+    rows["logits"] = [*logits]  # `export` compares its own with them
     _write_predictions(run, rows, scores, about["labels"], details)
     content = described(
         {

@@ -5,17 +5,19 @@ Run: `python -m stages export`, or `dvc repro`.
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from stages.artifacts import read_json, replacing_folder
+from stages.artifacts import read_json, read_parquet, replacing_folder, write_json
+from stages.exporting import card, inference, parity
 from stages.params import Run, Section
 from stages.training.machine import configure
 
-LIBRARIES = ("torch", "transformers", "safetensors", "huggingface-hub")
+LIBRARIES = ("torch", "transformers", "safetensors", "huggingface-hub", "jinja2")
 BASE = Path("data/base")
 TOKENIZER = (
     "tokenizer*",
@@ -25,94 +27,64 @@ TOKENIZER = (
     "*.model",
     "chat_template*",
 )
+REPO = r"[\w.-]+(/[\w.-]+)?"
 
 
 class Export(Section):
+    """params.yaml: export"""
+
     name: str = Field(min_length=1, description="name of the model")
     license: str = Field(min_length=1, description="SPDX identifier, lower case")
+    base_model: str | None = Field(description="the base's repo on the hub, for the card")
+    datasets: list[str] = Field(description="the data's repos on the hub, for the card")
+    data_license: str | None = Field(min_length=1, description="of the training data")
+    use: str = Field(min_length=1, description="what the model is for, for the card")
+    limits: str = Field(min_length=1, description="what it must not be trusted with")
+
+    @field_validator("base_model")
+    @classmethod
+    def _repository(cls, repo: str | None) -> str | None:
+        if repo is not None and not re.fullmatch(REPO, repo):
+            raise ValueError("not a repo of the hub; write owner/name, or null")
+        return repo
+
+    @field_validator("datasets")
+    @classmethod
+    def _repositories(cls, repos: list[str]) -> list[str]:
+        for repo in repos:
+            if not re.fullmatch(REPO, repo):
+                raise ValueError(f"not a repo of the hub: {repo!r}; write owner/name, or []")
+        return repos
 
 
 def run(params: Export, run: Run) -> dict[str, object]:
-    """Write models/export/."""
+    """Write models/export/.
+
+    Raises:
+        UserError: loaded by plain transformers, the folder gives other logits than evaluated.
+    """
     from stages.training import weights
 
     configure(device="cpu")
+    results = card.read()
+    labels = weights.description()["labels"]
+    evaluated = read_parquet("results/predictions.parquet", ["id", *run.task.TEXTS, "logits"])
     model = weights.load(run)
+    model.config.finetuning_task = run.task_name
     with replacing_folder("models/export") as folder:
         model.save_pretrained(folder)
-        for pattern in TOKENIZER:
-            for file in sorted(BASE.glob(pattern)):
-                shutil.copyfile(file, folder / file.name)
-        (folder / "README.md").write_text(card(params, run), encoding="utf-8")
-        return {"bytes": sum(file.stat().st_size for file in folder.iterdir())}
+        _write_tokenizer(folder, results["tokens"]["max_length"])
+        text = card.render(params, run.task, labels, results)
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        compared = parity.check(folder, evaluated, run.task.TEXTS)
+        return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), **compared}
 
 
-def card(params: Export, run: Run) -> str:
-    """The model card: metadata as the hub reads it, then a page for people."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    from stages.training import weights
-
-    measured = read_json("results/metrics.json")
-    metrics = {
-        name: metric for name, metric in measured["metrics"].items() if metric["low"] is not None
-    }
-    base = read_json("results/base.json")
-    labels = weights.description()["labels"]
-    results = [
-        EvalResult(
-            task_type=run.task.HUB_TASK,
-            dataset_type="private",
-            dataset_name="the project's test split",
-            metric_type=name,
-            metric_value=round(metric["value"], 4),
-        )
-        for name, metric in metrics.items()
-    ]
-    data = ModelCardData(
-        license=params.license,
-        base_model=base["name"],
-        pipeline_tag=run.task.HUB_TASK,
-        library_name="transformers",
-        metrics=sorted(metrics),
-        model_name=params.name,
-        eval_results=results,
-    )
-    lines = [f"| {name} | {_interval(metric)} |" for name, metric in metrics.items()]
-    return CARD.format(
-        metadata=data.to_yaml(),
-        name=params.name,
-        base=base["name"],
-        method=run.method_name,
-        task=run.task_name.replace("_", " "),
-        rows=measured["rows"],
-        lines="\n".join(lines),
-        labels=", ".join(f"`{label}`" for label in labels),
-        hub_task=run.task.HUB_TASK,
-    )
-
-
-def _interval(metric: dict[str, Any]) -> str:
-    return f"{metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})"
-
-
-CARD = """---
-{metadata}
----
-
-# {name}
-
-`{base}`, fine-tuned for {task} (method: {method}).
-
-| metric, on {rows} test rows | value (95% interval) |
-|---|---|
-{lines}
-
-Labels: {labels}.
-
-```python
-from transformers import pipeline
-
-pipe = pipeline("{hub_task}", model="path/to/this/folder")
-```
-"""
+def _write_tokenizer(folder: Path, max_length: int) -> None:
+    """The base's tokenizer; texts are cut where they were in training."""
+    for pattern in TOKENIZER:
+        for file in sorted(BASE.glob(pattern)):
+            shutil.copyfile(file, folder / file.name)
+    path = folder / inference.TOKENIZER
+    config: dict[str, Any] = read_json(path) if path.exists() else {}
+    write_json(path, config | {"model_max_length": max_length})

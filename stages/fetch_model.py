@@ -117,13 +117,18 @@ def problems(params: FetchModel) -> list[str]:
     return _unlike_pins(params, origin, digests, converting=base_files.pickled(names))
 
 
-def local_config(params: FetchModel) -> dict[str, Any] | None:
-    """The base's config.json, where it can be had without network and is sound; else None."""
+def local_folder(params: FetchModel) -> Path | None:
+    """Where the base lies, where it can be had without network; else None."""
     try:
-        origin = _origin(params, local=True)
+        return _origin(params, local=True).folder
     except UserError:
         return None
-    return base_files.read_object(origin.folder / base_files.CONFIG)
+
+
+def local_config(params: FetchModel) -> dict[str, Any] | None:
+    """The base's config.json, where it can be had without network and is sound; else None."""
+    folder = local_folder(params)
+    return base_files.read_object(folder / base_files.CONFIG) if folder else None
 
 
 def _inspect(params: FetchModel, origin: origins.Origin) -> list[str]:

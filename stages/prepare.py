@@ -5,7 +5,7 @@ Run: `python -m stages prepare`, or `dvc repro`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -76,6 +76,23 @@ def run(params: Prepare, run: Run) -> dict[str, object]:
     Raises:
         UserError: the data cannot be read, or too little of it can be used.
     """
+    kept, rejected, labels, profile = inspect(params, run)
+    _write(kept, rejected, labels, list(run.task.columns(run.task_params.data)), params.keep)
+    profile["parameters"] = params.model_dump(mode="json")
+    profile["libraries"] = pins.versions(LIBRARIES)
+    artifacts.write_json("results/data.json", profile)
+    return dict(profile["rows"])
+
+
+def inspect(
+    params: Prepare, run: Run
+) -> tuple[pd.DataFrame, pd.DataFrame, list[str], dict[str, Any]]:
+    """All that the stage does but writing: the rows kept, those rejected, the labels and the
+    profile.
+
+    Raises:
+        UserError: the data cannot be read, or too little of it can be used.
+    """
     task, notes = run.task, list[str]()
     roles = task.columns(run.task_params.data)
     mapping = rows.Mapping(roles, task.TEXTS, params.keep, params.split, params.group, params.seed)
@@ -92,12 +109,7 @@ def run(params: Prepare, run: Run) -> dict[str, object]:
     profiling.check_enough(kept, rejected, labels, task.TARGET, params.path)
     profile = profiling.profile(kept, rejected, labels, task.TEXTS, task.TARGET)
     assert profile["rows"]["read"] == len(table) == len(kept) + len(rejected)
-    _write(kept, rejected, labels, list(roles), params.keep)
-    profile = {"files": files, **profile, "notes": notes}
-    profile["parameters"] = params.model_dump(mode="json")
-    profile["libraries"] = pins.versions(LIBRARIES)
-    artifacts.write_json("results/data.json", profile)
-    return dict(profile["rows"])
+    return kept, rejected, labels, {"files": files, **profile, "notes": notes}
 
 
 def _load(

@@ -86,8 +86,13 @@ def since(before: Mapping[str, Any]) -> dict[str, State]:
 
 def pipeline() -> list[str]:
     """The stages of dvc.yaml, in its order; those that a loop makes are only in dvc.lock."""
-    stages = _yaml(_read("dvc.yaml"), "dvc.yaml").get("stages") or {}
+    stages = read_yaml("dvc.yaml").get("stages") or {}
     return [name for name, stage in stages.items() if not {"foreach", "matrix"} & set(stage)]
+
+
+def read_yaml(path: str) -> dict[str, Any]:
+    """The content of a YAML file of DVC."""
+    return _yaml(_read(path), path)
 
 
 def lock(content: str | None) -> dict[str, Any]:

@@ -94,12 +94,12 @@ def encode(
     chunks: list[np.ndarray] = []
     kept_lengths: list[int] = []
     for start in range(0, len(texts), CHUNK):
-        ids = _ids(tokenizer, texts[start : start + CHUNK])
+        ids = ids_of(tokenizer, texts[start : start + CHUNK])
         full_lengths += map(len, ids)
         long = [i for i, row in enumerate(ids) if len(row) > max_length]
         if long:
             tokenizer.enable_truncation(max_length)
-            cut = _ids(tokenizer, [texts[start + i] for i in long])
+            cut = ids_of(tokenizer, [texts[start + i] for i in long])
             tokenizer.no_truncation()
             for i, row in zip(long, cut, strict=True):
                 ids[i] = row
@@ -116,7 +116,8 @@ def encode(
     return table, _counts(np.array(full_lengths), np.array(kept_lengths), tokens, unknown)
 
 
-def _ids(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:
+def ids_of(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:
+    """Token ids of each row; a row is one text, or a pair."""
     single = [text[0] if len(text) == 1 else tuple(text) for text in texts]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(single)]
 

@@ -95,14 +95,18 @@ def group(path: str) -> str:
         return parts[1]
     if parts[1] in check.STAGES:
         return "stage"
-    if parts[1] in {"__main__", "check", "summary"}:
+    if parts[1] in {"__main__", "check", "checking", "predict", "summary"}:
         return "command"
     return "ground"
 
 
 MAY_IMPORT = {
-    "command": {"command", "stage", "preparing", "training", "reporting", "ground"},
-    "stage": {"preparing", "base", "training", "reporting", "ground"},
+    "command": {
+        *("command", "stage", "preparing", "base", "training", "exporting", "reporting"),
+        "ground",
+    },
+    "stage": {"preparing", "base", "training", "exporting", "reporting", "ground"},
+    "exporting": {"exporting", "ground"},
     "training": {"training", "ground"},
     "reporting": {"reporting", "ground"},
     "preparing": {"preparing", "ground"},
@@ -110,7 +114,7 @@ MAY_IMPORT = {
     "tasks": {"ground"},
     "methods": {"ground"},
     "ground": {"ground"},
-    "workflow": {"workflow"},
+    "workflow": {"workflow", "ground"},
 }
 
 

@@ -148,13 +148,22 @@ def test_a_missing_or_undecodable_file() -> None:
         check.load()
 
 
+def test_a_card_that_names_another_base_is_refused() -> None:
+    change(("fetch_model.source", "cache"), ("fetch_model.repo", "owner/model"))
+    with pytest.raises(
+        UserError, match=r"export.base_model: fetch_model.repo is 'owner/model', got"
+    ):
+        check.load()
+    change(("export.base_model", None))
+    check.load()
+
+
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert __main__.main(["prepar"]) == 2
     assert "no such stage, got 'prepar'; did you mean 'prepare'?" in capsys.readouterr().err
     assert __main__.main(["prepare", "now"]) == 2
     assert "takes no argument, got 'now'" in capsys.readouterr().err
     assert __main__.main(["--help"]) == 0
-    assert __main__.main(["check"]) == 0
 
 
 def test_sections_are_frozen() -> None:

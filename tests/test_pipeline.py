@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from stages import check, plan
 from tests import project as projects
 from tests.project import Project
 
@@ -80,7 +81,7 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str]]] = {
     "tokenize.max_length": (put("tokenize.max_length", 8), {"tokenize"} | AFTER_FINETUNE),
     "prepare.seed": (put("prepare.seed", 1), AFTER_PREPARE),
     "evaluate.seed": (put("evaluate.seed", 1), {"evaluate", "export", "report"}),
-    "baseline.ngrams": (put("baseline.ngrams", 1), {"baseline", "report"}),
+    "baseline.ngrams": (put("baseline.ngrams", 1), {"baseline", "export", "report"}),
     "the base's weights": (new_base, {"fetch_model"} | AFTER_FINETUNE),
     "one row more": (
         write("data/raw/reviews.csv", "the good and happy one more,positive,5,food,stated\n"),
@@ -95,10 +96,18 @@ EDITS: dict[str, tuple[Callable[[Project], None], set[str]]] = {
 
 
 @pytest.mark.parametrize("edit", EDITS)
-def test_only_what_changed_reruns(project: Project, edit: str) -> None:
+def test_only_what_changed_reruns(
+    project: Project, edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `python -m stages check` says so before."""
     change, expected = EDITS[edit]
     change(project)
-    assert project.repro() == expected
+    monkeypatch.chdir(project.folder)
+    steps = plan.plan(check.read(Path("params.yaml")))
+    told = {step.stage: step.state for step in steps if step.state != "not run"}
+    ran = project.repro()
+    assert ran == expected
+    assert {stage for stage, state in told.items() if state == "run"} <= ran <= set(told)
 
 
 def test_a_changed_pin_reruns_what_the_library_shapes(project: Project) -> None:
@@ -132,6 +141,33 @@ def test_a_team_mate_pulls_and_runs_nothing(project: Project, tmp_path: Path) ->
     assert mate.repro() == set()
     assert mate("git", "status", "--porcelain") == ""
     assert (clone / "results/report.html").exists()
+
+
+def test_results_beside_those_of_a_revision(project: Project, tmp_path: Path) -> None:
+    """Predictions come out of DVC's cache, or else out of the remote."""
+    project.set("finetune.seed", 1)
+    project.repro()
+    output = project("python", "-m", "workflow", "compare", "HEAD")
+    assert "24 rows are in both test splits under one label." in output
+    assert "McNemar's exact test: p = " in output
+    assert "finetune.seed: 1, was 0" in output
+    assert "code: no difference" in output
+    (tmp_path / "remote").mkdir()
+    project("git", "commit", "-qam", "another seed")
+    clone = tmp_path / "clone"
+    project("git", "clone", "-q", ".", str(clone))
+    project("git", "reset", "-q", "HEAD~1")
+    mate = Project(clone)
+    output = mate("python", "-m", "workflow", "compare", "HEAD~1", code=2)
+    assert "results/predictions.parquet: missing; run `dvc repro` or `dvc pull`" in output
+    name = "results/predictions.parquet"
+    (clone / name).write_bytes((project.folder / name).read_bytes())
+    output = mate("python", "-m", "workflow", "compare", "HEAD~1", code=2)
+    assert f"HEAD~1: {name} is neither in DVC's cache nor in its remote" in output
+    mate("dvc", "remote", "add", "--local", "-d", "other", str(tmp_path / "remote"))
+    project("dvc", "remote", "add", "--local", "-d", "other", str(tmp_path / "remote"))
+    project("dvc", "push", "-q", "--all-commits")
+    assert "McNemar's exact test: p = " in mate("python", "-m", "workflow", "compare", "HEAD~1")
 
 
 def test_dvc_views(project: Project) -> None:

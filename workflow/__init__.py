@@ -1,1 +1,1 @@
-"""Around the DAG: the schema of its parameters."""
+"""Around the DAG: results compared, the schema of the parameters."""

@@ -78,6 +78,10 @@ class Task(Protocol):
     def decide(self, scores: np.ndarray, labels: list[str]) -> list[Any]:
         """The predicted target of each row, in the user's words."""
 
+    def answers(self, scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+        """The prediction of each row as JSON, its first key `TARGET`: what
+        `python -m stages predict` prints."""
+
     def metrics(
         self, target: np.ndarray, scores: np.ndarray, weights: np.ndarray
     ) -> dict[str, np.ndarray]:

@@ -128,6 +128,16 @@ def decide(scores: np.ndarray, labels: list[str]) -> list[str]:
     return [labels[number] for number in scores.argmax(axis=1)]
 
 
+def answers(scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": label,
+            "probabilities": dict(zip(labels, row.astype(float).tolist(), strict=True)),
+        }
+        for label, row in zip(decide(scores, labels), scores, strict=True)
+    ]
+
+
 def tallies(
     target: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -55,8 +55,9 @@ def configure(device: Device = "auto", precision: Precision = "auto", threads: i
     chosen = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
     torch.set_num_threads(threads)
     # On CPUs this routes float32 products to oneDNN, at float32 accuracy and twice the speed
-    # of the default on AMD; on GPUs "high" would be TF32, so they keep the exact default.
-    if chosen == "cpu":
+    # of the default on AMD. With AMX, oneDNN would take it as leave to multiply in bfloat16; on
+    # GPUs "high" would be TF32. Both keep the exact default.
+    if chosen == "cpu" and not torch.cpu._is_amx_tile_supported():
         torch.set_float32_matmul_precision("medium")
     torch.use_deterministic_algorithms(True, warn_only=False)
     # Filling memory that is about to be written costs time and changes no result.

@@ -1,0 +1,1 @@
+"""What `export` writes beside the weights, and how the exported folder is used."""

@@ -1,0 +1,118 @@
+"""An exported folder in use: texts to logits by plain transformers, nothing else of the project.
+
+The folder says all that is needed: `finetuning_task` and `id2label` in config.json,
+`model_max_length` in tokenizer_config.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+NEEDED = {CONFIG: "finetuning_task", TOKENIZER: "model_max_length"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A loaded model; `labels` in the order of its outputs."""
+
+    task: str
+    labels: list[str]
+    max_length: int
+    model: Any
+    tokenizer: Any
+    device: str
+
+    def logits(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[bool]]:
+        """Logits [n, k] in float32, and whether each text was cut to `max_length` tokens.
+
+        Args:
+            texts: normalised, [n] of one string for each of the task's roles of text.
+        """
+        import torch
+
+        inputs = [text[0] if len(text) == 1 else tuple(text) for text in texts]
+        encoded = self.tokenizer(
+            inputs,
+            truncation=True,
+            max_length=self.max_length,
+            padding=True,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            found = self.model(
+                input_ids=encoded["input_ids"].to(self.device),
+                attention_mask=encoded["attention_mask"].to(self.device),
+            )
+        cut = [bool(encoding.overflowing) for encoding in encoded.encodings]
+        return found.logits.float().cpu().numpy(), cut
+
+
+def load(folder: str | Path) -> Exported:
+    """The model in `folder`, on the GPU where there is one.
+
+    Raises:
+        UserError: there is no such folder, or it is not what `export` writes.
+    """
+    place = Path(folder)
+    contents = _contents(place)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # see stages/training/machine.py
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    config = contents[CONFIG]
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        architecture = getattr(transformers, config["architectures"][0])
+        model = architecture.from_pretrained(place, local_files_only=True, dtype=torch.float32)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+    except Exception as error:  # whatever transformers raises, the files are at fault
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{place}: transformers cannot load it ({reason}); run `dvc repro --force export`"
+        ) from error
+    names = config["id2label"]
+    return Exported(
+        task=config["finetuning_task"],
+        labels=[names[str(number)] for number in range(len(names))],
+        max_length=contents[TOKENIZER]["model_max_length"],
+        model=model.to(device).eval(),
+        tokenizer=tokenizer,
+        device=device,
+    )
+
+
+def _contents(place: Path) -> dict[str, Any]:
+    """The files of settings, once all that is needed is found in them."""
+    if not place.is_dir():
+        raise UserError(
+            f"{place}: no such folder; run `dvc repro` to make models/export, or name another "
+            "folder with --model"
+        )
+    contents, found = {}, []
+    for name, key in NEEDED.items():
+        try:
+            contents[name] = json.loads((place / name).read_bytes())
+        except (OSError, ValueError):
+            found.append(f"{place / name}: missing or no JSON; run `dvc repro` to make it anew")
+            continue
+        if not isinstance(contents[name], dict) or key not in contents[name]:
+            found.append(
+                f"{place / name}: {key}: missing; take a folder that `python -m stages export` "
+                "wrote"
+            )
+    if found:
+        raise UserError(*found)
+    return contents

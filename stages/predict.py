@@ -1,0 +1,162 @@
+"""Answers of an exported model, as JSON lines: one for each text, in order.
+
+    python -m stages predict "A text" "Another"
+    python -m stages predict --file texts.txt        one text a line, UTF-8
+    python -m stages predict --file rows.jsonl       the key `text` of the object on each line
+    some-command | python -m stages predict          standard input, one text a line
+
+Each line holds `text`, `label`, `probabilities` and `truncated` (whether the text was longer than
+the model reads). A line that holds no text gets `label` null and a `reason`, so that every line
+of the input has its line in the output. Reads nothing but the exported folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stages import plugins
+from stages.errors import UserError
+from stages.exporting import inference
+from stages.preparing.normalising import normalise
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line of the input: the task's texts as read, or why there are none."""
+
+    texts: dict[str, str]
+    reason: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Print the answers; exit code 0, also where the reader of the output has seen enough."""
+    chosen = _parser().parse_args(arguments)
+    if chosen.file and chosen.text:
+        raise UserError(
+            f"python -m stages predict: texts and --file, got {chosen.text[0]!r} and "
+            f"{chosen.file!r}; give one of them"
+        )
+    try:
+        _predict(chosen)
+    except BrokenPipeError:  # such as of `| head -1`
+        # Python flushes standard output once more when it ends, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("text", nargs="*", help="texts; without any, --file or standard input")
+    parser.add_argument("--file", help="a file of texts, by its ending .jsonl of objects")
+    parser.add_argument("--model", default="models/export", help="default: %(default)s")
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=BATCH,
+        help="lines answered at a time (default: %(default)s); 1 answers a live stream at once",
+    )
+    return parser
+
+
+def _predict(chosen: argparse.Namespace) -> None:
+    if chosen.batch_size < 1:
+        raise UserError(
+            f"python -m stages predict: --batch-size: got {chosen.batch_size}; write 1 or more"
+        )
+    out, in_terminal = sys.stdout.buffer, sys.stdin.isatty() and not (chosen.text or chosen.file)
+    source = _open(chosen.file) if chosen.file else nullcontext(sys.stdin.buffer)
+    with source as file:  # before the model is loaded, which takes seconds
+        model = inference.load(chosen.model)
+        task = plugins.load("tasks", model.task)
+        as_json = bool(chosen.file) and Path(chosen.file).suffix.lower() in (".jsonl", ".ndjson")
+        given: Iterable[bytes] = (text.encode(errors="surrogateescape") for text in chosen.text)
+        lines = _read(given if chosen.text else file, task.TEXTS, as_json)
+        size = 1 if in_terminal else chosen.batch_size
+        if in_terminal:
+            print("one text a line, Ctrl-D ends:", file=sys.stderr)
+        while batch := list(islice(lines, size)):
+            for answer in answers(model, task, batch):
+                out.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+            out.flush()
+
+
+def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dict[str, Any]]:
+    """One object for each line of the batch."""
+    clean = [[normalise(line.texts.get(role, "")) for role in task.TEXTS] for line in batch]
+    reasons = [
+        line.reason or next((f"no {role}" for role, text in _pairs(task, texts) if not text), "")
+        for line, texts in zip(batch, clean, strict=True)
+    ]
+    usable = [texts for texts, reason in zip(clean, reasons, strict=True) if not reason]
+    found: Iterator[dict[str, Any]] = iter(())
+    cut: Iterator[bool] = iter(())
+    if usable:
+        logits, truncated = model.logits(usable)
+        found, cut = iter(task.answers(task.scores(logits), model.labels)), iter(truncated)
+    return [
+        {**line.texts, task.TARGET: None, "reason": reason}
+        if reason
+        else {**line.texts, **next(found), "truncated": next(cut)}
+        for line, reason in zip(batch, reasons, strict=True)
+    ]
+
+
+def _pairs(task: Any, texts: list[str]) -> Iterable[tuple[str, str]]:
+    return zip(task.TEXTS, texts, strict=True)
+
+
+def _open(path: str) -> Any:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); name a file of one text a line"
+        ) from None
+
+
+def _read(lines: Iterable[bytes], roles: tuple[str, ...], as_json: bool) -> Iterator[Text]:
+    """A `Text` for each line, none left out. Memory is bounded by the longest line."""
+    if len(roles) > 1 and not as_json:
+        raise UserError(
+            f"python -m stages predict: this model reads {' and '.join(roles)}; give them as "
+            "--file with the ending .jsonl, an object with these keys on each line"
+        )
+    for raw in lines:
+        line = raw.removesuffix(b"\n").removesuffix(b"\r")
+        try:
+            text = line.decode().removeprefix("\ufeff")
+        except UnicodeDecodeError:
+            shown = line.decode(errors="replace")
+            yield Text({} if as_json else {roles[0]: shown}, "undecodable bytes: not UTF-8")
+            continue
+        yield _object(text, roles) if as_json else Text({roles[0]: text})
+
+
+def _object(line: str, roles: tuple[str, ...]) -> Text:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return Text({}, "not JSON" if line.strip() else f"no {roles[0]}")
+    if not isinstance(value, dict):
+        return Text({}, "not JSON: no object in braces")
+    texts = {role: value[role] for role in roles if isinstance(value.get(role), str)}
+    if any("\ud800" <= letter <= "\udfff" for text in texts.values() for letter in text):
+        return Text({}, "half of a surrogate pair, which is no text")
+    missing = next((role for role in roles if role not in texts), None)
+    return Text(texts, f"no key {missing!r} that holds a text" if missing else "")
