@@ -13,6 +13,7 @@ Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one 
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import time
@@ -32,7 +33,12 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     try:
-        return _dispatch(name, rest)
+        code = _dispatch(name, rest)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except UserError as error:
         print("\n".join(error.problems), file=sys.stderr)
         return 2

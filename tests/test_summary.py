@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,19 @@ def test_colour_for_people_only(
     monkeypatch.setenv("NO_COLOR", "1")
     summary.main([])
     assert "\033" not in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_early_is_no_error(project: Path) -> None:
+    """`python -m stages summary | head -1`, with the pipe closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages", "summary"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
