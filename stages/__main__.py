@@ -4,6 +4,7 @@
     python -m stages check          is everything in params.yaml possible?
     python -m stages summary        the result, and what the last run did
     python -m stages schema         write workflow/schemas/params.schema.json
+    python -m stages clean [--all]  remove checkpoints that no run will go on from
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -20,7 +21,7 @@ from types import FrameType
 from stages import check
 from stages.errors import UserError, did_you_mean
 
-COMMANDS = ("check", "summary", "schema")
+COMMANDS = ("check", "clean", "summary", "schema")
 
 
 def main(arguments: list[str]) -> int:
@@ -52,6 +53,10 @@ def _dispatch(name: str, rest: list[str]) -> int:
         from stages import summary
 
         return summary.main(rest)
+    if name == "clean":
+        from stages import clean
+
+        return clean.main(rest)
     if name == "check":
         return check.main(rest)
     if name == "schema":

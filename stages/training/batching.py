@@ -63,12 +63,17 @@ class Rows(Dataset[Batch]):
 
 @dataclass
 class Shuffled(Sampler[np.ndarray]):
-    """Batches in random order, a pure function of (seed, epoch)."""
+    """Batches in random order, a pure function of (seed, epoch); those before `start`, an
+    (epoch, batch), are skipped without being made."""
 
     rows: int
     batch_size: int
     seed: int
+    start: tuple[int, int] = (0, 0)
     epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.epoch = self.start[0]  # Lightning begins to iterate before it sets the epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -79,7 +84,8 @@ class Shuffled(Sampler[np.ndarray]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        return iter(np.array_split(order, np.arange(self.batch_size, self.rows, self.batch_size)))
+        batches = np.array_split(order, np.arange(self.batch_size, self.rows, self.batch_size))
+        return iter(batches[self.start[1] if self.epoch == self.start[0] else 0 :])
 
 
 @dataclass

@@ -23,10 +23,11 @@ class Splits(pl.LightningDataModule):
         """
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
+        self.start = (0, 0)  # epoch and batch that training begins with
         self.train, self.validation = (Rows(table, pad_id, parts) for table in (train, validation))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        sampler = Shuffled(len(self.train), self.batch_size, self.seed)
+        sampler = Shuffled(len(self.train), self.batch_size, self.seed, self.start)
         return DataLoader(self.train, sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:
