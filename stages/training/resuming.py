@@ -11,6 +11,7 @@ validation that was killed, so the position is set here.
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import lightning.pytorch as pl
@@ -51,6 +52,7 @@ class Resuming(pl.Callback):
         print(f"finetune: goes on after step {self.step}", file=sys.stderr)
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.store.ended = time.monotonic()  # start-up was not time to lose
         if not self._optimizer:
             return
         (optimizer,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs
