@@ -110,7 +110,7 @@ def fit(
     """
     import lightning.pytorch as pl
 
-    from stages.training import loggers, weights
+    from stages.training import dropout, loggers, packing, weights
     from stages.training.batching import pad_id
     from stages.training.callbacks import BestEpoch, Progress
     from stages.training.data import Splits
@@ -121,8 +121,12 @@ def fit(
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, _ = weights.build(run, labels, run.method_params)
+    first_position = None
     if machine.device == "cpu":
-        model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
+        dropout.replace(model)
+        first_position = packing.prepare(model)
+        if first_position is None:
+            model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
     how = optimization(params, run, len(train))
     weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
     module = FineTuning(model, run, weight, how)
@@ -133,6 +137,7 @@ def fit(
         seed=params.seed,
         pad_id=pad_id(model.config),
         parts=PARTS[machine.device],
+        first_position=first_position,
     )
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
@@ -212,6 +217,7 @@ def _outcome(
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
+        "batches": "packed" if module.padded == module.tokens else "padded",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
