@@ -5,6 +5,7 @@
     python -m stages predict TEXT   answers of the exported model; also --file, standard input
     python -m stages summary        the result, and what the last run did
     python -m stages schema         write workflow/schemas/params.schema.json
+    python -m stages clean [--all]  remove checkpoints that no run will go on from
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -22,7 +23,7 @@ from types import FrameType
 from stages import check
 from stages.errors import UserError, did_you_mean
 
-COMMANDS = ("check", "predict", "summary", "schema")
+COMMANDS = ("check", "clean", "predict", "summary", "schema")
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +56,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
             )
         run_stage(name)
         return 0
-    if name in {"check", "predict", "summary"}:
+    if name in {"check", "clean", "predict", "summary"}:
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from stages.training.callbacks import BestEpoch
+    from stages.training.checkpoints import Checkpoints
     from stages.training.module import FineTuning
 
 LIBRARIES = ("torch", "lightning", "transformers", "safetensors", "numpy", "pyarrow")
@@ -60,8 +61,9 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
     train, validation = (
         read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation")
     )
+    store = checkpoints(params, run, machine)
     started = time.perf_counter()
-    module, best = fit(params, run, machine, labels, train, validation)
+    module, best = fit(params, run, machine, labels, train, validation, store)
     seconds = time.perf_counter() - started
 
     from stages.training import weights
@@ -72,12 +74,24 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
         writer.writeheader()
         writer.writerows(best.curve)
     write_json("results/training.json", _outcome(params, run, machine, module, best, len(train)))
-    rows = len(best.curve) * len(train)
+    store.remove()
+    tokens = module.tokens - module.resumed  # of this process
+    rows = len(best.curve) * len(train) * tokens / module.tokens
     return {
         "training_seconds": round(seconds, 2),
         "examples_per_second": round(rows / seconds, 1),
-        "tokens_per_second": round(module.tokens / seconds, 1),
+        "tokens_per_second": round(tokens / seconds, 1),
     }
+
+
+def checkpoints(params: Finetune, run: Run, machine: Machine) -> Checkpoints:
+    """Where a run with these inputs keeps its checkpoints."""
+    from stages.training.checkpoints import FOLDER, Checkpoints, key
+
+    names = {"run.task": run.task_name, "run.method": run.method_name}
+    libraries = versions((*LIBRARIES, *run.method.LIBRARIES))
+    values = (names, _parameters(params, run), libraries, machine.device_class())
+    return Checkpoints(FOLDER / key("finetune", names, *values))
 
 
 def fit(
@@ -87,22 +101,32 @@ def fit(
     labels: list[str],
     train: pa.Table,
     validation: pa.Table,
+    store: Checkpoints | None = None,
 ) -> tuple[FineTuning, BestEpoch]:
-    """Train; the callback returned holds the weights of the best epoch."""
+    """Train; the callback returned holds the weights of the best epoch.
+
+    Args:
+        store: where checkpoints go, and where training goes on from; None: none are kept.
+    """
     import lightning.pytorch as pl
 
-    from stages.training import loggers, weights
+    from stages.training import dropout, loggers, packing, weights
     from stages.training.batching import pad_id
-    from stages.training.callbacks import BestEpoch
+    from stages.training.callbacks import BestEpoch, Progress
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
+    from stages.training.resuming import Resuming
 
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, _ = weights.build(run, labels, run.method_params)
+    first_position = None
     if machine.device == "cpu":
-        model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
+        dropout.replace(model)
+        first_position = packing.prepare(model)
+        if first_position is None:
+            model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
     how = optimization(params, run, len(train))
     weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
     module = FineTuning(model, run, weight, how)
@@ -113,11 +137,18 @@ def fit(
         seed=params.seed,
         pad_id=pad_id(model.config),
         parts=PARTS[machine.device],
+        first_position=first_position,
     )
-    best = BestEpoch(run.task.MAIN_METRIC)
-    trainer = _trainer(params, run, machine, best)
+    best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
+    resuming = [Resuming(store, best)] if store else []
+    trainer = _trainer(
+        params, run, machine, [best, Progress(best.metric, params.epochs), *resuming]
+    )
     try:
-        trainer.fit(module, datamodule=splits)
+        for callback in resuming:
+            callback.restore(trainer, module, splits)
+        if len(best.curve) < params.epochs and not best.stops():
+            trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
     finally:
@@ -125,18 +156,13 @@ def fit(
     return module, best
 
 
-def _trainer(params: Finetune, run: Run, machine: Machine, best: BestEpoch) -> pl.Trainer:
+def _trainer(
+    params: Finetune, run: Run, machine: Machine, callbacks: list[pl.Callback]
+) -> pl.Trainer:
     import lightning.pytorch as pl
 
     from stages.training import loggers
-    from stages.training.callbacks import Progress
 
-    callbacks: list[pl.Callback] = [best, Progress(best.metric, params.epochs)]
-    if params.early_stopping:
-        monitor = f"validation_{best.metric}"
-        callbacks.append(
-            pl.callbacks.EarlyStopping(monitor, mode="max", patience=params.early_stopping)
-        )
     names = [run.task_name, run.method_name]
     return pl.Trainer(
         accelerator="gpu" if machine.device == "cuda" else "cpu",
@@ -191,6 +217,7 @@ def _outcome(
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
+        "batches": "packed" if module.padded == module.tokens else "padded",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -211,6 +213,31 @@ def test_an_interrupted_run_leaves_nothing_half_written(
     assert not list(project.folder.rglob("*.partial"))
     project.set("finetune.epochs", 1)
     assert project.repro() == set()
+
+
+def test_repro_goes_on_after_a_kill(project: Project) -> None:
+    """DVC with all its children is killed; the next `dvc repro` ends with the same bytes."""
+    project.set("finetune.epochs", 400)
+    project.set("finetune.batch_size", 16)
+    running = subprocess.Popen(
+        ["dvc", "repro", "finetune"],
+        cwd=project.folder,
+        env=projects.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    kept = project.folder / "results/run/checkpoints"
+    while running.poll() is None and not list(kept.glob("*/step-*")):
+        time.sleep(0.05)
+    assert running.returncode is None, "it ended before a checkpoint was due"
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert "finetune: goes on after step" in project("dvc", "repro", "finetune")
+    assert not list(kept.glob("*"))
+    lock = (project.folder / "dvc.lock").read_bytes()
+    assert project.repro("--force", "--single-item", "finetune") == {"finetune"}
+    assert (project.folder / "dvc.lock").read_bytes() == lock
 
 
 def test_a_run_killed_while_it_writes_is_repeated(project: Project) -> None:

@@ -19,8 +19,13 @@ class BestEpoch(pl.Callback):
     Better is a higher main metric on the validation split; a tie goes to the lower loss.
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, patience: int = 0) -> None:
+        """
+        Args:
+            patience: epochs without a higher metric after which training stops; 0: never.
+        """
         self.metric = metric
+        self.patience = patience
         self.curve: list[dict[str, float]] = []
         self.best: tuple[float, float] | None = None
         self.epoch = 0
@@ -41,6 +46,14 @@ class BestEpoch(pl.Callback):
         if self.best is None or score > self.best:
             self.best, self.epoch = score, int(row["epoch"])
             self.weights = weights.trained(module.model)
+        if self.stops():
+            trainer.should_stop = True
+
+    def stops(self) -> bool:
+        """Has the metric not risen for too long?"""
+        values = [row[f"validation_{self.metric}"] for row in self.curve]
+        since = len(values) - 1 - values.index(max(values)) if values else 0
+        return 0 < self.patience <= since
 
 
 class Progress(pl.Callback):
@@ -55,9 +68,12 @@ class Progress(pl.Callback):
         self.terminal = sys.stderr.isatty()
         self.shown = 0.0
         self.started = 0.0
+        self.first = 0  # batches that an earlier process did
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started = self.shown = time.monotonic()
+        epoch, loop = trainer.current_epoch, trainer.fit_loop.epoch_loop
+        self.first = epoch * int(trainer.num_training_batches) + loop.batch_progress.current.ready
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -67,8 +83,9 @@ class Progress(pl.Callback):
             return
         self.shown = now
         count = int(trainer.num_training_batches)
-        done = (trainer.current_epoch * count + batch_idx + 1) / (self.epochs * count)
-        left = (now - self.started) * (1 - done) / done
+        batches, total = trainer.current_epoch * count + batch_idx + 1, self.epochs * count
+        done = batches / total
+        left = (now - self.started) * (total - batches) / (batches - self.first)
         loss = float(torch.stack(module.train_loss[-20:]).mean())
         filled = round(20 * done)
         text = (

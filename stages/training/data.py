@@ -14,19 +14,22 @@ class Splits(pl.LightningDataModule):
 
     def __init__(
         self, train: pa.Table, validation: pa.Table, *, batch_size: int, seed: int,
-        pad_id: int, parts: int,
+        pad_id: int, parts: int, first_position: int | None,
     ) -> None:  # fmt: skip
         """
         Args:
             batch_size: rows.
-            pad_id, parts: see `Rows`.
+            pad_id, parts, first_position: see `Rows`.
         """
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
-        self.train, self.validation = (Rows(table, pad_id, parts) for table in (train, validation))
+        self.start = (0, 0)  # epoch and batch that training begins with
+        self.train, self.validation = (
+            Rows(table, pad_id, parts, first_position) for table in (train, validation)
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        sampler = Shuffled(len(self.train), self.batch_size, self.seed)
+        sampler = Shuffled(len(self.train), self.batch_size, self.seed, self.start)
         return DataLoader(self.train, sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from stages.params import Run
-from stages.training.batching import Batch
+from stages.training import packing
+from stages.training.batching import Batch, sizes
 from stages.training.schedule import Optimization
 
 
 class FineTuning(pl.LightningModule):
     """Trains a model that maps input_ids and attention_mask to logits.
 
-    A batch arrives in parts of like length; the sum of their losses over the sum of their
-    counts is the mean over the batch, however it was divided.
+    A batch arrives as a pack, or in padded parts of like length; the sum of their losses over
+    the sum of their counts is the mean over the batch, however it was divided.
     """
 
     def __init__(
@@ -37,10 +38,13 @@ class FineTuning(pl.LightningModule):
         self.train_loss: list[torch.Tensor] = []
         self.tokens = 0
         self.padded = 0
+        self.resumed = 0  # tokens of those that an earlier process trained on
         self._validation: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float]] = []
         self.validation: dict[str, float] = {}
 
     def logits(self, part: dict[str, torch.Tensor]) -> torch.Tensor:
+        if "lengths" in part:
+            return packing.logits(self.model, part)
         out = self.model(input_ids=part["input_ids"], attention_mask=part["attention_mask"])
         return out.logits
 
@@ -67,8 +71,9 @@ class FineTuning(pl.LightningModule):
         total, count, _ = self.losses(batch)
         loss = total / count
         self.train_loss.append(loss.detach())
-        self.tokens += sum(int(part["attention_mask"].sum()) for part in batch)
-        self.padded += sum(part["attention_mask"].numel() for part in batch)
+        tokens, computed = sizes(batch)
+        self.tokens += tokens
+        self.padded += computed
         self.log("train_loss", loss.detach())
         return loss
 

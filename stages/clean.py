@@ -1,0 +1,52 @@
+"""Removes the checkpoints of killed runs that nothing will go on from.
+
+Run: `python -m stages clean`, or `python -m stages clean --all`
+
+A run that ends well removes its own. Orphans are those of runs whose inputs have changed since;
+`--all` also takes the checkpoints that the next `finetune` would go on from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from stages import check
+from stages.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m stages clean`: exit code 0."""
+    if arguments not in ([], ["--all"]):
+        raise UserError(
+            f"python -m stages clean: takes --all or nothing, got {' '.join(arguments)!r}"
+        )
+    from stages.training.checkpoints import FOLDER
+
+    found = sorted(FOLDER.glob("*"))
+    kept = _present() if found and not arguments else None
+    orphans = [folder for folder in found if folder != kept]
+    size = sum(file.stat().st_size for folder in orphans for file in folder.glob("*"))
+    for folder in orphans:
+        shutil.rmtree(folder)
+    print(f"clean: {len(orphans)} removed, {size / 1e6:.1f} MB")
+    if kept in found:
+        print(f"clean: {kept} kept, from which finetune goes on; --all removes it too")
+    return 0
+
+
+def _present() -> Path:
+    """Where finetune with the present inputs would look."""
+    from stages import finetune
+    from stages.training.machine import configure
+
+    params = check.load()
+    section = params.sections["finetune"]
+    machine = configure(section.device, section.precision, section.threads)
+    try:
+        return finetune.checkpoints(section, params.run, machine).folder
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{error.filename}: missing, so it cannot be told which checkpoints are still "
+            "wanted; run `dvc repro`, or `python -m stages clean --all`"
+        ) from None

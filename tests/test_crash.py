@@ -1,0 +1,197 @@
+"""Runs that were killed: they go on where they were, and end with the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages import clean, finetune
+from stages.training import checkpoints
+from stages.training.checkpoints import Checkpoints, key
+from stages.training.machine import Machine, configure
+from tests import crash
+from tests import project as projects
+from tests.test_training import LABELS, METHODS, sections, table
+
+MACHINE = Machine("cpu", "float32", 1, "any")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What finetune reads, with a copy of the code that may be changed."""
+    monkeypatch.chdir(tmp_path)
+    crash.make(tmp_path)
+    (tmp_path / "stages").unlink()
+    shutil.copytree(projects.ROOT / "stages", tmp_path / "stages")
+    return tmp_path
+
+
+def store(folder: Path) -> Checkpoints:
+    return Checkpoints(folder / "kept", seconds=0.0, share=1e9)
+
+
+def driver(kills: int, **variables: str) -> dict[str, str]:
+    """Method to the hash of its weights, as `python -m tests.crash` says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.crash", str(kills)],
+        cwd=projects.ROOT,
+        env=projects.environment() | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(re.findall(r"^(\w+): .* the same bytes (\w+)$", done.stdout, re.MULTILINE))
+
+
+def test_killed_runs_end_with_the_bytes_of_one_never_killed() -> None:
+    """And processes with nothing in common end with the same bytes."""
+    found = driver(15, PYTHONHASHSEED="1")
+    assert sorted(found) == METHODS
+    assert driver(0, PYTHONHASHSEED="2") == found
+
+
+def test_a_run_that_had_ended_is_not_trained_again(folder: Path) -> None:
+    """Killed after training, before its outputs were whole; early stopping had ended it."""
+    params, run = sections(epochs=30, learning_rate=3e-3, early_stopping=2)
+    machine = configure("cpu", "float32", 1)
+    data = table(64), table(16, seed=1)
+    _, first = finetune.fit(params, run, machine, LABELS, *data, store=store(folder))
+    module, again = finetune.fit(params, run, machine, LABELS, *data, store=store(folder))
+    assert len(first.curve) < 30 and module.resumed == module.tokens > 0
+    assert again.curve == first.curve and again.epoch == first.epoch
+    assert all(torch.equal(again.weights[name], w) for name, w in first.weights.items())
+
+
+def test_the_key_is_complete(folder: Path) -> None:
+    """Whatever shapes the weights changes the key; what does not leaves it."""
+
+    def now(machine: Machine = MACHINE, method: str = "full", **changes: Any) -> str:
+        return finetune.checkpoints(*sections(method, **changes), machine).folder.name
+
+    first = now()
+    assert len({first, now(learning_rate=2e-5), now(seed=1), now(method="lora")}) == 4
+    assert now(Machine("cpu", "float32", 2, "any")) != first
+    for name in ("stages/report.py", "stages/methods/lora.py", "data/prepared/other.parquet"):
+        with (folder / name).open("a") as file:
+            file.write("\n")
+        assert now() == first, name
+    for name in (
+        "stages/training/module.py",
+        "stages/methods/full.py",
+        "stages/tasks/classification.py",
+        "data/base/config.json",
+        "data/base/model.safetensors",
+        "data/tokenized/validation.arrow",
+        "data/prepared/labels.json",
+    ):
+        before = now()
+        with (folder / name).open("a") as file:
+            file.write("\n")
+        assert now() != before, name
+
+
+def save(kept: Checkpoints, step: int, epoch: int) -> None:
+    tensors = {"weight": torch.full((3,), float(step))}
+    kept.save(step, {"step": step, "best_epoch": epoch}, tensors, {"w": torch.tensor([epoch])})
+
+
+def damaged(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def cut_short(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 5)
+
+
+@pytest.mark.parametrize(
+    "harm", [damaged, cut_short, lambda file: os.truncate(file, 0), Path.unlink]
+)
+@pytest.mark.parametrize("kind", ["step", "best"])
+def test_a_harmed_checkpoint_is_passed_over(
+    folder: Path, harm: Any, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = store(folder)
+    for step, epoch in ((1, 1), (2, 1), (3, 2)):
+        save(kept, step, epoch)
+    assert len(list(kept.folder.glob("step-*"))) == 2, "two are kept"
+    harm(sorted(kept.folder.glob(f"{kind}-*"))[-1])
+    found = store(folder).load()
+    assert found is not None
+    state, tensors, best = found
+    assert state["step"] == 2 and tensors["weight"].tolist() == [2.0] * 3
+    assert best["w"].tolist() == [1]
+    if harm is damaged:
+        assert "damaged; the checkpoint before it is used" in capsys.readouterr().err
+
+
+def test_nothing_is_found_where_all_are_harmed(folder: Path) -> None:
+    kept = store(folder)
+    save(kept, 1, 1)
+    damaged(next(kept.folder.glob("step-*")))
+    assert store(folder).load() is None
+
+
+def test_a_full_disk_stops_no_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = store(folder)
+    save(kept, 1, 1)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_flush", full)
+    save(kept, 2, 1)
+    assert "no checkpoint ([Errno 28] No space left on device)" in capsys.readouterr().err
+    monkeypatch.undo()
+    found = store(folder).load()
+    assert found is not None and found[0]["step"] == 1
+    assert not list(kept.folder.glob("*.partial"))
+
+
+def test_writing_takes_its_share_of_the_time_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = 0.0
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: clock)
+    kept = Checkpoints(folder / "kept", seconds=5.0, share=0.01)
+    clock = 9.9
+    assert not kept.due(20_000_000), "0.1 s by a cautious guess, so not before 10 s"
+    clock = 10.1
+    assert kept.due(20_000_000)
+    kept.cost, kept.ended = 0.2, 10.1
+    clock = 30.0
+    assert not kept.due(20_000_000), "as measured"
+    clock = 30.2
+    assert kept.due(20_000_000)
+
+
+def test_clean_removes_orphans_and_keeps_what_is_wanted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(projects.ROOT / "params.yaml", folder)
+    wanted = clean._present()
+    for place in (wanted, checkpoints.FOLDER / "other"):
+        save(Checkpoints(place), 1, 1)
+    assert clean.main([]) == 0
+    assert list(checkpoints.FOLDER.iterdir()) == [wanted]
+    assert "clean: 1 removed" in capsys.readouterr().out
+    assert clean.main(["--all"]) == 0
+    assert not list(checkpoints.FOLDER.iterdir())
+
+
+def test_keys_resolve_the_names_in_deps(folder: Path) -> None:
+    names = {"run.task": "classification", "run.method": "full"}
+    assert key("finetune", names) != key("finetune", names | {"run.method": "lora"})
