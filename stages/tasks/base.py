@@ -33,7 +33,7 @@ class Task(Protocol):
 
     Params: type[Section]
     """params.yaml: tasks.<name>. Its fields `data` and `loss` are sections themselves: `data`
-    is read by `prepare` and `baseline`, `loss` by `finetune`."""
+    is read by `prepare`, `loss` by `finetune`."""
     TEXTS: tuple[str, ...]
     """Roles that hold text; they are normalised, checked for duplicates and tokenized."""
     TARGET: str
