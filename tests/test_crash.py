@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from stages import clean, finetune
@@ -136,6 +137,16 @@ def test_a_harmed_checkpoint_is_passed_over(
         assert "damaged; the checkpoint before it is used" in capsys.readouterr().err
 
 
+def test_halves_that_a_kill_left_are_removed(folder: Path) -> None:
+    kept = store(folder)
+    save(kept, 1, 1)
+    for name in (".tmpAbCdEf", "step.partial"):
+        (kept.folder / name).write_bytes(b"half")
+    found = store(folder).load()
+    assert found is not None and found[0]["step"] == 1
+    assert {file.name[:5] for file in kept.folder.iterdir()} == {"step-", "best-"}
+
+
 def test_nothing_is_found_where_all_are_harmed(folder: Path) -> None:
     kept = store(folder)
     save(kept, 1, 1)
@@ -143,18 +154,26 @@ def test_nothing_is_found_where_all_are_harmed(folder: Path) -> None:
     assert store(folder).load() is None
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (checkpoints, "_flush", OSError(errno.ENOSPC, "No space left")),
+        (safetensors.torch, "save_file", safetensors.SafetensorError("No space left")),
+    ],
+)
 def test_a_full_disk_stops_no_training(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    folder: Path, owner: Any, name: str, error: Exception,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     kept = store(folder)
     save(kept, 1, 1)
 
     def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
-    monkeypatch.setattr(checkpoints, "_flush", full)
+    monkeypatch.setattr(owner, name, full)
     save(kept, 2, 1)
-    assert "no checkpoint ([Errno 28] No space left on device)" in capsys.readouterr().err
+    assert f"no checkpoint ({error}); training goes on" in capsys.readouterr().err
     monkeypatch.undo()
     found = store(folder).load()
     assert found is not None and found[0]["step"] == 1

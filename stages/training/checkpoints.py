@@ -82,6 +82,8 @@ class Checkpoints:
             state: JSON; its `best_epoch` says when the best weights were had.
             best: those weights, written anew only when the epoch is another. May be empty.
         """
+        from safetensors import SafetensorError
+
         started = time.monotonic()
         try:
             if best and (self.best is None or self.best[0] != state["best_epoch"]):
@@ -89,13 +91,16 @@ class Checkpoints:
             state = state | {"best_file": self.best[1] if best and self.best else None}
             self._write("step", step, tensors | {"state": _encode(state)})
             self._prune()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             print(f"finetune: no checkpoint ({error}); training goes on", file=sys.stderr)
         self.ended = time.monotonic()
         self.cost = self.ended - started
 
     def load(self) -> tuple[dict[str, Any], Tensors, Tensors] | None:
         """State, tensors and best weights of the last one that is whole."""
+        for file in self.folder.glob("*"):
+            if not file.name.startswith(("step-", "best-")) or file.suffix == ".partial":
+                file.unlink()  # half a file, of a run that was killed as it wrote
         for file in sorted(self.folder.glob("step-*"), reverse=True):
             tensors = _read(file)
             state = _decode(tensors.pop("state")) if tensors else None
