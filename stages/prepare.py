@@ -19,7 +19,7 @@ from stages.preparing.normalising import normalise
 if TYPE_CHECKING:
     import pandas as pd
 
-LIBRARIES = ("pandas", "pyarrow")
+LIBRARIES = ("charset-normalizer", "datasets", "pandas", "pyarrow")
 
 
 class Prepare(Section):
@@ -35,6 +35,9 @@ class Prepare(Section):
     validation: float = Field(gt=0, lt=1, description="share of rows drawn for validation")
     test: float = Field(gt=0, lt=1, description="share of rows drawn for the test")
     seed: int = Field(ge=0, description="of the draw")
+    near_duplicates: float = Field(
+        ge=0, lt=1, description="similarity from which two rows count as copies; 0: never"
+    )
     keep: list[str] = Field(description="other columns to carry along")
 
     @field_validator("encoding")
@@ -48,6 +51,13 @@ class Prepare(Section):
         if text != "auto" and (len(text) != 1 or text in '"\r\n '):
             raise ValueError('not a delimiter; write auto, or one character such as ";" or "\\t"')
         return text
+
+    @field_validator("near_duplicates")
+    @classmethod
+    def _similarity(cls, share: float) -> float:
+        if 0 < share < 0.5:
+            raise ValueError("so many rows would count as copies; write 0.5 to 0.99, or 0 for off")
+        return share
 
     @field_validator("header", "keep")
     @classmethod
@@ -80,7 +90,8 @@ def run(params: Prepare, run: Run) -> dict[str, object]:
     roles = task.columns(run.task_params.data)
     mapping = rows.Mapping(roles, task.TEXTS, params.keep, params.split, params.group, params.seed)
     table, files = _load(params, mapping, notes)
-    usable = table[table["reason"] == ""]
+    table[task.TARGET] = task.raw_targets(table[task.TARGET], run.task_params.data)
+    usable = table.loc[table["reason"] == "", list(roles)]
     labels = task.labels(usable, run.task_params.data)
     profiling.check_labels(usable, labels, task.TARGET, roles[task.TARGET])
     table.loc[usable.index, "reason"] = task.check(usable, labels)
@@ -88,12 +99,15 @@ def run(params: Prepare, run: Run) -> dict[str, object]:
         splitting.check_groups(table[table["reason"] == ""], params.group)
     splitting.reject_copies(table, task.TARGET)
     table["split"] = splitting.assign(table, params.validation, params.test, notes)
+    near_leaks = None
+    if params.near_duplicates:
+        near_leaks = splitting.reject_near(table, task.TEXTS, params.near_duplicates)
     kept, rejected = table[table["reason"] == ""], table[table["reason"] != ""]
     profiling.check_enough(kept, rejected, labels, task.TARGET, params.path)
     profile = profiling.profile(kept, rejected, labels, task.TEXTS, task.TARGET)
     assert profile["rows"]["read"] == len(table) == len(kept) + len(rejected)
     _write(kept, rejected, labels, list(roles), params.keep)
-    profile = {"files": files, **profile, "notes": notes}
+    profile = {"files": files, **profile, "near_duplicate_leaks": near_leaks, "notes": notes}
     profile["parameters"] = params.model_dump(mode="json")
     profile["libraries"] = pins.versions(LIBRARIES)
     artifacts.write_json("results/data.json", profile)
@@ -137,7 +151,7 @@ def _write(
 ) -> None:
     with artifacts.replacing_folder("data/prepared") as folder:
         for split in splitting.SPLITS:
-            part = kept[kept["split"] == split]
+            part = kept.loc[kept["split"] == split, ["key", "file", "line", *roles, *keep]]
             part = part.assign(id=[f"{key:016x}" for key in part["key"]])
             part = part[["id", "file", "line", *roles, *keep]]
             artifacts.write_parquet(folder / f"{split}.parquet", part)

@@ -180,11 +180,21 @@ def _batch(rows: list[Record], columns: list[str]) -> Batch:
     table = [nothing if isinstance(values, str) else values for _, values in rows]
     lists = [list(values) for values in zip(*table, strict=True)]
     for values in lists:
+        if _is_unicode("".join(values)):
+            continue
         for i, value in enumerate(values):
-            if not value.isprintable() and _UNDECODABLE.search(value):
+            if _UNDECODABLE.search(value):
                 values[i] = _UNDECODABLE.sub("\ufffd", value)
                 reasons[i] = "undecodable bytes"
     return Batch([line for line, _ in rows], dict(zip(columns, lists, strict=True)), reasons)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_records(lines: Iterator[str], file: str, columns: list[str]) -> Iterator[Record]:
