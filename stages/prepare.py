@@ -25,7 +25,10 @@ LIBRARIES = ("charset-normalizer", "datasets", "pandas", "pyarrow")
 class Prepare(Section):
     """params.yaml: prepare"""
 
-    path: str = Field(min_length=1, description="a raw file, or a folder of split files")
+    path: str = Field(
+        min_length=1,
+        description="a raw file, a folder of split files, or *.hub.yaml",
+    )
     encoding: str = Field(description="auto, or a codec of Python")
     delimiter: str = Field(description="of CSV: auto, or one character")
     quoting: Literal["auto", "quoted", "none"] = Field(description="of CSV")
@@ -99,9 +102,7 @@ def run(params: Prepare, run: Run) -> dict[str, object]:
         splitting.check_groups(table[table["reason"] == ""], params.group)
     splitting.reject_copies(table, task.TARGET)
     table["split"] = splitting.assign(table, params.validation, params.test, notes)
-    near_leaks = None
-    if params.near_duplicates:
-        near_leaks = splitting.reject_near(table, task.TEXTS, params.near_duplicates)
+    near_leaks = splitting.reject_near(table, task.TEXTS, params.near_duplicates)
     kept, rejected = table[table["reason"] == ""], table[table["reason"] != ""]
     profiling.check_enough(kept, rejected, labels, task.TARGET, params.path)
     profile = profiling.profile(kept, rejected, labels, task.TEXTS, task.TARGET)
@@ -129,7 +130,7 @@ def _load(
     sources = reading.sources(params.path)
     if params.split and sources[0].split:
         problems.append(
-            "params.yaml: prepare.split: the folder's files name the splits; write null"
+            f"params.yaml: prepare.split: {params.path} names the splits already; write null"
         )
     form = Format(params.encoding, params.delimiter, params.quoting, params.header)
     frames, files = [], {}

@@ -36,7 +36,9 @@ Columns = dict[str, list[str]]
 def run(data: dict[str, Any] | None = None, **section: Any) -> dict[str, Any]:
     """Prepare in the current folder; the content of results/data.json."""
     task = classification.Params(
-        data=classification.Data(**{"text": "text", "label": "label", "labels": [], "first_of": None} | (data or {})),
+        data=classification.Data(
+            **{"text": "text", "label": "label", "labels": [], "first_of": None} | (data or {})
+        ),
         loss=classification.Loss(label_smoothing=0.0, class_weights="none"),
     )
     chosen: dict[str, Any] = {"task_name": "classification", "task": classification}

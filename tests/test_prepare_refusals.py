@@ -104,7 +104,7 @@ BAD: list[tuple[str, dict[str, bytes | str], dict[str, Any], str]] = [
         "split twice",
         {"set/train.csv": GOOD},
         {"path": "set", "split": "label"},
-        "prepare.split: the folder's files name the splits",
+        "prepare.split: set names the splits already; write null",
     ),
     (
         "torn group",
@@ -174,7 +174,10 @@ def test_a_refusal_leaves_earlier_outputs_alone() -> None:
         ({"keep": [" "]}, "prepare.keep: an empty name"),
         ({"test": 0.5, "validation": 0.5}, "prepare.test: 0.5 and 0.5 for validation leave no row"),
         ({"test": 0}, "prepare.test: out of range, got 0"),
-        ({"near_duplicates": 0.3}, "prepare.near_duplicates: so many rows would count as copies, got 0.3; write 0.5 to 0.99"),
+        (
+            {"near_duplicates": 0.3},
+            "prepare.near_duplicates: so many rows would count as copies, got 0.3; write 0.5 to 0.99",
+        ),
         ({"near_duplicates": 1}, "prepare.near_duplicates: out of range, got 1"),
         ({"near_duplicates": -0.1}, "prepare.near_duplicates: out of range, got -0.1"),
         ({"seed": -1}, "prepare.seed: out of range, got -1"),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import UserError
-from stages.preparing import encodings, reading
+from stages.preparing import columnar, encodings, reading
 from stages.preparing.delimited import Format
 from stages.preparing.normalising import normalise
 
@@ -92,7 +92,7 @@ def test_parquet_and_numbers_as_json_has_them(tmp_path: Path, categories: bool) 
 def test_parquet_row_numbers_go_on_over_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "BATCH", 3)
+    monkeypatch.setattr(columnar, "BATCH", 3)
     pd.DataFrame({"text": list("abcdefgh"), "label": "x"}).to_parquet(tmp_path / "x.parquet")
     assert [line for line, _, _ in read(str(tmp_path / "x.parquet"))[0]] == list(range(1, 9))
 

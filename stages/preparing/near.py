@@ -111,11 +111,11 @@ def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
 
 def _hashed(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of all 5-grams of all texts, uint64 [m], and where each text's begin, int64 [n]."""
-    gap = "\0" * (GRAM - 1)
+    gap = "\0" * GRAM
     joined = gap.join(texts) + gap
     letters = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     lengths = np.array([len(text) for text in texts])
-    begins = np.concatenate([[0], np.cumsum(lengths + GRAM - 1)[:-1]])
+    begins = np.concatenate([[0], np.cumsum(lengths + GRAM)[:-1]])
     counts = np.maximum(lengths - GRAM + 1, 1)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     positions = np.repeat(begins - starts, counts) + np.arange(counts.sum())

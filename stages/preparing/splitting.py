@@ -44,7 +44,9 @@ def reject_copies(rows: pd.DataFrame, target: str) -> None:
     _reject(rows, stays.index, "leak: also in " + stays.astype(str))
 
 
-def reject_near(rows: pd.DataFrame, texts: Sequence[str], threshold: float) -> dict[str, Any]:
+def reject_near(
+    rows: pd.DataFrame, texts: Sequence[str], threshold: float
+) -> dict[str, Any] | None:
     """Write the reasons of near duplicates within a split; of a cluster the first row stays.
 
     Args:
@@ -52,8 +54,10 @@ def reject_near(rows: pd.DataFrame, texts: Sequence[str], threshold: float) -> d
 
     Returns:
         What is left of leaks between splits: the clusters that stand in several, and how many
-        rows of each split are in one of them.
+        rows of each split are in one of them; None where the threshold is 0, for never.
     """
+    if not threshold:
+        return None
     import pandas as pd
 
     usable = rows.loc[rows["reason"] == "", ["split", "line", *texts]]
