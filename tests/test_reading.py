@@ -79,6 +79,15 @@ def test_each_way_to_write_the_rows(tmp_path: Path, name: str, content: bytes) -
     assert [(t.replace("“", "").replace("”", ""), label) for _, t, label in rows] == bare
 
 
+def test_mixed_line_ends_and_marks(tmp_path: Path) -> None:
+    lines = [f"{text.replace(',', '')},{label}" for text, label in ROWS]
+    content = "text,label\r\n{}\n{}\r{}\r\n".format(*lines)
+    (tmp_path / "x.csv").write_bytes(content.encode("utf-8-sig"))
+    rows, reasons, _ = read(str(tmp_path / "x.csv"))
+    assert not reasons
+    assert rows == [(2 + i, t.replace(",", ""), label) for i, (t, label) in enumerate(ROWS)]
+
+
 @pytest.mark.parametrize("categories", [False, True])
 def test_parquet_and_numbers_as_json_has_them(tmp_path: Path, categories: bool) -> None:
     frame = pd.DataFrame({"text": ["a", None, "c"], "label": [1, 0, 1], "x": [[1], [], [2]]})

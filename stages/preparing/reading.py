@@ -74,6 +74,15 @@ def sources(path: str) -> list[Source]:
         UserError: there is no such file, or none that can be read as rows.
     """
     place = Path(path)
+    try:
+        place.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(
+            f"params.yaml: prepare.path: cannot be read ({error.strerror}), got {path[:80]!r}; "
+            "write the path of your data"
+        ) from None
     if place.is_dir():
         return _split_files(place)
     if not place.exists():
@@ -118,12 +127,15 @@ def unchanged(file: str) -> Iterator[None]:
     """Refuse what was read meanwhile, if the file was written to.
 
     Raises:
-        UserError: its size or time of change is another than before.
+        UserError: its size, time of change or inode is another than before.
     """
 
-    def state() -> tuple[int, int] | None:
+    def state() -> tuple[int, int, int] | None:
         path = Path(file)
-        return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
+        if not path.exists():
+            return None
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
     before = state()
     yield
