@@ -7,9 +7,11 @@ replaced by the next one.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,16 +25,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REMEDIES = dict.fromkeys(_FULL, "free some space, or raise the limit, and run again") | {
+    errno.EROFS: "its disk may only be read; move the project to another one",
+    errno.EACCES: "give yourself the right to write there",
+    errno.EPERM: "give yourself the right to write there",
+    errno.ENOTDIR: "a file is in the place of its folder; move it away",
+    errno.EEXIST: "a file is in the place of its folder; move it away",
+    errno.EIO: "the disk fails; write to another one",
+}
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; on success it becomes `path`, on any error it is removed.
 
     What is written may be a file or a folder. It is flushed to disk before the rename.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
     """
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
+    with _explaining(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(partial)
+        yield from _replacing(target, partial)
+
+
+def _replacing(target: Path, partial: Path) -> Iterator[Path]:
     try:
         yield partial
         for file in [partial, *partial.rglob("*")]:
@@ -44,6 +65,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(partial, target)
     finally:
         _remove(partial)
+
+
+@contextmanager
+def _explaining(target: Path) -> Iterator[None]:
+    """Raise UserError for what the system says against writing `target`, whoever passes it on:
+    Python and Arrow as an errno, safetensors and tokenizers in their texts only."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        code = error.errno if isinstance(error, OSError) else None
+        if code is None and (match := re.search(r"\bos error (\d+)\b", str(error))):
+            code = int(match[1])
+        file = getattr(error, "filename", None)
+        ours = file is None or Path(file).absolute().is_relative_to(target.parent.absolute())
+        if code not in _REMEDIES or not (ours or code in _FULL):
+            raise
+        place = target.as_posix().replace(".partial/", "/")  # a file of a folder being written
+        raise UserError(
+            f"{place}: cannot be written ({os.strerror(code)}); {_REMEDIES[code]}"
+        ) from error
 
 
 @contextmanager

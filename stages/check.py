@@ -12,7 +12,7 @@ from pydantic import ValidationError, create_model
 from stages import plugins
 from stages.artifacts import write_json
 from stages.errors import UserError
-from stages.params import Run, RunSection, Section, problems
+from stages.params import Run, RunSection, Section, problems, read
 
 SCHEMA = Path("workflow/schemas/params.schema.json")
 STAGES = (
@@ -159,30 +159,6 @@ def combinations(sections: dict[str, Any]) -> list[str]:
 def schema() -> dict[str, Any]:
     """JSON schema of params.yaml, for editors and for the Snakefile."""
     return model().model_json_schema()
-
-
-def read(path: Path) -> dict[str, Any]:
-    """YAML 1.2 by the reader that DVC uses, so that both see the same values (1e-4 is a
-    number)."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
-    try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; run from the project's root folder") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        what = " ".join(str(error.problem).split())
-        raise UserError(f"{path}{where}: not YAML: {what}; mend that line") from None
-    except YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: no sections, got {content!r}; restore it with git")
-    return content
 
 
 def write_schema() -> None:

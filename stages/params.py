@@ -9,11 +9,12 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stages.errors import did_you_mean
+from stages.errors import UserError, did_you_mean
 
 
 class Section(BaseModel):
@@ -44,6 +45,36 @@ class Run:
     task_params: Any
     method_params: Any
     tracking: Any
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A mapping in YAML 1.2, by the reader that DVC uses, so that both see the same values (1e-4
+    is a number).
+
+    Raises:
+        UserError: the file is missing, no text, no YAML or no mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; run from the project's root folder") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); write a file there") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        what = " ".join(str(error.problem).split())
+        raise UserError(f"{path}{where}: not YAML: {what}; mend that line") from None
+    except YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: no sections, got {content!r}; restore it with git")
+    return content
 
 
 def problems(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -19,13 +19,16 @@ from stages.preparing.normalising import normalise
 if TYPE_CHECKING:
     import pandas as pd
 
-LIBRARIES = ("pandas", "pyarrow")
+LIBRARIES = ("charset-normalizer", "datasets", "pandas", "pyarrow")
 
 
 class Prepare(Section):
     """params.yaml: prepare"""
 
-    path: str = Field(min_length=1, description="a raw file, or a folder of split files")
+    path: str = Field(
+        min_length=1,
+        description="a raw file, a folder of split files, or *.hub.yaml",
+    )
     encoding: str = Field(description="auto, or a codec of Python")
     delimiter: str = Field(description="of CSV: auto, or one character")
     quoting: Literal["auto", "quoted", "none"] = Field(description="of CSV")
@@ -35,6 +38,9 @@ class Prepare(Section):
     validation: float = Field(gt=0, lt=1, description="share of rows drawn for validation")
     test: float = Field(gt=0, lt=1, description="share of rows drawn for the test")
     seed: int = Field(ge=0, description="of the draw")
+    near_duplicates: float = Field(
+        ge=0, lt=1, description="similarity from which two rows count as copies; 0: never"
+    )
     keep: list[str] = Field(description="other columns to carry along")
 
     @field_validator("encoding")
@@ -48,6 +54,13 @@ class Prepare(Section):
         if text != "auto" and (len(text) != 1 or text in '"\r\n '):
             raise ValueError('not a delimiter; write auto, or one character such as ";" or "\\t"')
         return text
+
+    @field_validator("near_duplicates")
+    @classmethod
+    def _similarity(cls, share: float) -> float:
+        if 0 < share < 0.5:
+            raise ValueError("so many rows would count as copies; write 0.5 to 0.99, or 0 for off")
+        return share
 
     @field_validator("header", "keep")
     @classmethod
@@ -97,7 +110,8 @@ def inspect(
     roles = task.columns(run.task_params.data)
     mapping = rows.Mapping(roles, task.TEXTS, params.keep, params.split, params.group, params.seed)
     table, files = _load(params, mapping, notes)
-    usable = table[table["reason"] == ""]
+    table[task.TARGET] = task.raw_targets(table[task.TARGET], run.task_params.data)
+    usable = table.loc[table["reason"] == "", list(roles)]
     labels = task.labels(usable, run.task_params.data)
     profiling.check_labels(usable, labels, task.TARGET, roles[task.TARGET])
     table.loc[usable.index, "reason"] = task.check(usable, labels)
@@ -105,11 +119,13 @@ def inspect(
         splitting.check_groups(table[table["reason"] == ""], params.group)
     splitting.reject_copies(table, task.TARGET)
     table["split"] = splitting.assign(table, params.validation, params.test, notes)
+    near_leaks = splitting.reject_near(table, task.TEXTS, params.near_duplicates)
     kept, rejected = table[table["reason"] == ""], table[table["reason"] != ""]
     profiling.check_enough(kept, rejected, labels, task.TARGET, params.path)
     profile = profiling.profile(kept, rejected, labels, task.TEXTS, task.TARGET)
     assert profile["rows"]["read"] == len(table) == len(kept) + len(rejected)
-    return kept, rejected, labels, {"files": files, **profile, "notes": notes}
+    profile = {"files": files, **profile, "near_duplicate_leaks": near_leaks, "notes": notes}
+    return kept, rejected, labels, profile
 
 
 def _load(
@@ -127,7 +143,7 @@ def _load(
     sources = reading.sources(params.path)
     if params.split and sources[0].split:
         problems.append(
-            "params.yaml: prepare.split: the folder's files name the splits; write null"
+            f"params.yaml: prepare.split: {params.path} names the splits already; write null"
         )
     form = Format(params.encoding, params.delimiter, params.quoting, params.header)
     frames, files = [], {}
@@ -149,7 +165,7 @@ def _write(
 ) -> None:
     with artifacts.replacing_folder("data/prepared") as folder:
         for split in splitting.SPLITS:
-            part = kept[kept["split"] == split]
+            part = kept.loc[kept["split"] == split, ["key", "file", "line", *roles, *keep]]
             part = part.assign(id=[f"{key:016x}" for key in part["key"]])
             part = part[["id", "file", "line", *roles, *keep]]
             artifacts.write_parquet(folder / f"{split}.parquet", part)

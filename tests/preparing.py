@@ -26,6 +26,7 @@ SECTION: dict[str, Any] = {
     "validation": 0.2,
     "test": 0.2,
     "seed": 0,
+    "near_duplicates": 0,
     "keep": [],
 }
 OUTPUTS = ("data/prepared", "results")
@@ -35,7 +36,9 @@ Columns = dict[str, list[str]]
 def run(data: dict[str, Any] | None = None, **section: Any) -> dict[str, Any]:
     """Prepare in the current folder; the content of results/data.json."""
     task = classification.Params(
-        data=classification.Data(**{"text": "text", "label": "label", "labels": []} | (data or {})),
+        data=classification.Data(
+            **{"text": "text", "label": "label", "labels": [], "first_of": None} | (data or {})
+        ),
         loss=classification.Loss(label_smoothing=0.0, class_weights="none"),
     )
     chosen: dict[str, Any] = {"task_name": "classification", "task": classification}

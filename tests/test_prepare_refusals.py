@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import chdir
@@ -14,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stages import __main__, artifacts, prepare
 from stages import params as parameters
-from stages import prepare
 from stages.errors import UserError
 from stages.preparing import reading
 from tests.preparing import SECTION, rows, run, text, with_rows, write, written
@@ -35,6 +38,7 @@ NO_HEADER = text(rows(), header=False)
 BAD: list[tuple[str, dict[str, bytes | str], dict[str, Any], str]] = [
     ("missing file", {}, {}, "params.yaml: prepare.path: no such file, got 'x.csv'"),
     ("near name", {"y.csv": GOOD}, {}, "did you mean 'y.csv'?"),
+    ("folder of a file", {"x.csv": GOOD}, {"path": "x.csv/y.csv"}, "cannot be read (Not a dir"),
     ("missing folder", {}, {"path": "a/b/c.csv"}, "no such file, got 'a/b/c.csv'"),
     ("empty file", {"x.csv": ""}, {}, "x.csv: is empty"),
     ("empty JSON", {"x.jsonl": ""}, {"path": "x.jsonl"}, "x.jsonl: no rows"),
@@ -104,7 +108,67 @@ BAD: list[tuple[str, dict[str, bytes | str], dict[str, Any], str]] = [
         "split twice",
         {"set/train.csv": GOOD},
         {"path": "set", "split": "label"},
-        "prepare.split: the folder's files name the splits",
+        "prepare.split: set names the splits already; write null",
+    ),
+    ("zero bytes", {"x.csv": b"\0" * 5000}, {}, "x.csv: "),
+    (
+        "texts of zero bytes",
+        {"x.csv": "text,label\n" + "".join("\0" * (i % 7 + 1) + ",a\n" for i in range(30))},
+        {},
+        "no text: 30 rows, first in x.csv, line 2",
+    ),
+    ("zero bytes for a label", {"x.csv": GOOD.replace("positive", "\0")}, {}, "one label only"),
+    (
+        "a mark that is denied",
+        {"x.csv": b"\xef\xbb\xbf" + GOOD.encode()},
+        {"encoding": "cp1252"},
+        "x.csv: begins with the byte order mark of utf-8-sig",
+    ),
+    ("mark of another", {"x.csv": b"\xff\xfe" + GOOD.encode()}, {}, "x.csv: "),
+    ("long header", {"x.csv": "y" * 200_000 + ",label\na,b\n"}, {}, "no column 'text'"),
+    ("long file name", {}, {"path": "x" * 300 + ".csv"}, "prepare.path: cannot be read (File n"),
+    (
+        "long broken JSON",
+        {"x.jsonl": '{"text": "' + "y" * 200_000 + "\n"},
+        {"path": "x.jsonl"},
+        "1 of 1 rows cannot be used",
+    ),
+    (
+        "mixed line ends and a missing column",
+        {"x.csv": "text\r\na\nb\rc\r\n"},
+        {},
+        "x.csv: no column 'label'",
+    ),
+    ("folder for a file", {"x.csv/a.txt": "a"}, {}, "x.csv: a folder without train.csv"),
+    (
+        "folder for a split file",
+        {"set/train.csv/a.txt": "a"},
+        {"path": "set"},
+        "set: a folder without train.csv",
+    ),
+    (
+        "given split without rows",
+        {"set/train.csv": GOOD, "set/test.csv": "text,label\n"},
+        {"path": "set"},
+        "set/test.csv: no rows",
+    ),
+    (
+        "given split without usable rows",
+        {"set/train.csv": GOOD, "set/test.csv": "text,label\n,positive\n"},
+        {"path": "set"},
+        "set: the test split is empty",
+    ),
+    (
+        "one label in a declared pair",
+        {"x.csv": GOOD.replace("positive", "negative")},
+        {"labels": ["negative", "positive"]},
+        "label 'positive' has no training row",
+    ),
+    (
+        "nothing but near copies",
+        {"x.csv": "text,label\n" + "".join(f"{'so it is ' * 9}{i},a\n" for i in range(30))},
+        {"near_duplicates": 0.5},
+        "near duplicate: ",
     ),
     (
         "torn group",
@@ -119,16 +183,77 @@ BAD: list[tuple[str, dict[str, bytes | str], dict[str, Any], str]] = [
     ("files", "section", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
 )
 def test_bad_data_is_refused(
-    files: dict[str, bytes | str], section: dict[str, Any], message: str
+    files: dict[str, bytes | str],
+    section: dict[str, Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name, content in files.items():
-        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError) as caught:
-        run(**section)
-    assert message in str(caught.value)
-    assert all(problem.isprintable() for problem in caught.value.problems)
+    data = {key: section.pop(key) for key in ("labels",) if key in section}
+    monkeypatch.setattr(__main__, "run_stage", lambda name: run(data, **section))
+    assert __main__.main(["prepare"]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert all(line.isprintable() and len(line) < 1000 for line in said.splitlines())
     assert not written()
+
+
+def test_a_pipe_is_no_file() -> None:
+    os.mkfifo("x.csv")  # to open it would wait for ever
+    with pytest.raises(UserError, match=r"prepare\.path: not a file or folder, got 'x\.csv'"):
+        run()
+
+
+@pytest.mark.parametrize("change", ["append", "same size", "replace", "remove"])
+def test_a_file_that_changes_while_it_is_read(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(rows())
+    raw = Path("x.csv")
+    sha256 = artifacts.sha256
+
+    def act(path: str) -> str:
+        found = sha256(path)
+        if change == "append":
+            raw.write_bytes(raw.read_bytes() + b"one more,positive\n")
+        elif change == "same size":
+            raw.write_bytes(raw.read_bytes().replace(b"number 7", b"number_7"))
+        elif change == "replace":
+            before = raw.stat()
+            Path("y.csv").write_bytes(raw.read_bytes())
+            os.utime("y.csv", ns=(before.st_atime_ns, before.st_mtime_ns))
+            os.replace("y.csv", raw)
+        else:
+            raw.unlink()
+        return found
+
+    monkeypatch.setattr(artifacts, "sha256", act)
+    with pytest.raises(UserError, match=r"x\.csv: changed while it was read; run again"):
+        run()
+    assert not written()
+
+
+def test_outputs_that_cannot_be_written_leave_the_earlier_ones_alone() -> None:
+    write(rows())
+    run()
+    before = {path: path.read_bytes() for path in Path("data").rglob("*.*")}
+    write(with_rows(("one more", "positive")))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"data/prepared/train\.parquet: cannot be written"):
+            run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in Path("data").rglob("*.*")} == before
+    for folder in ("data", "results"):
+        shutil.rmtree(folder)
+        Path(folder).write_text("in the way", encoding="utf-8")
+        with pytest.raises(UserError, match=f"{folder}/.*: cannot be written .*file is in the pl"):
+            run()
+        Path(folder).unlink()
+        run()
 
 
 def test_a_column_of_texts_is_no_label() -> None:
@@ -174,6 +299,12 @@ def test_a_refusal_leaves_earlier_outputs_alone() -> None:
         ({"keep": [" "]}, "prepare.keep: an empty name"),
         ({"test": 0.5, "validation": 0.5}, "prepare.test: 0.5 and 0.5 for validation leave no row"),
         ({"test": 0}, "prepare.test: out of range, got 0"),
+        (
+            {"near_duplicates": 0.3},
+            "prepare.near_duplicates: so many rows would count as copies, got 0.3; write 0.5 to 0.99",
+        ),
+        ({"near_duplicates": 1}, "prepare.near_duplicates: out of range, got 1"),
+        ({"near_duplicates": -0.1}, "prepare.near_duplicates: out of range, got -0.1"),
         ({"seed": -1}, "prepare.seed: out of range, got -1"),
         ({"path": ""}, "prepare.path: "),
     ],

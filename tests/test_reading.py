@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.errors import UserError
-from stages.preparing import encodings, reading
+from stages.preparing import columnar, encodings, reading
 from stages.preparing.delimited import Format
 from stages.preparing.normalising import normalise
 
@@ -79,6 +79,15 @@ def test_each_way_to_write_the_rows(tmp_path: Path, name: str, content: bytes) -
     assert [(t.replace("“", "").replace("”", ""), label) for _, t, label in rows] == bare
 
 
+def test_mixed_line_ends_and_marks(tmp_path: Path) -> None:
+    lines = [f"{text.replace(',', '')},{label}" for text, label in ROWS]
+    content = "text,label\r\n{}\n{}\r{}\r\n".format(*lines)
+    (tmp_path / "x.csv").write_bytes(content.encode("utf-8-sig"))
+    rows, reasons, _ = read(str(tmp_path / "x.csv"))
+    assert not reasons
+    assert rows == [(2 + i, t.replace(",", ""), label) for i, (t, label) in enumerate(ROWS)]
+
+
 @pytest.mark.parametrize("categories", [False, True])
 def test_parquet_and_numbers_as_json_has_them(tmp_path: Path, categories: bool) -> None:
     frame = pd.DataFrame({"text": ["a", None, "c"], "label": [1, 0, 1], "x": [[1], [], [2]]})
@@ -92,7 +101,7 @@ def test_parquet_and_numbers_as_json_has_them(tmp_path: Path, categories: bool) 
 def test_parquet_row_numbers_go_on_over_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "BATCH", 3)
+    monkeypatch.setattr(columnar, "BATCH", 3)
     pd.DataFrame({"text": list("abcdefgh"), "label": "x"}).to_parquet(tmp_path / "x.parquet")
     assert [line for line, _, _ in read(str(tmp_path / "x.parquet"))[0]] == list(range(1, 9))
 

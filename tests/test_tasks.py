@@ -14,9 +14,12 @@ from stages.tasks import classification as task
 
 def test_label_order_is_the_users_or_sorted() -> None:
     rows = pd.DataFrame({"label": ["b", "a", "", "b"]})
-    given = task.Data(text="text", label="label", labels=["b", "c", "a"])
+    given = task.Data(text="text", label="label", labels=["b", "c", "a"], first_of=None)
     assert task.labels(rows, given) == ["b", "c", "a"]
-    assert task.labels(rows, task.Data(text="text", label="label", labels=[])) == ["a", "b"]
+    assert task.labels(rows, task.Data(text="text", label="label", labels=[], first_of=None)) == [
+        "a",
+        "b",
+    ]
     reasons = task.check(rows, ["a", "bb"]).tolist()
     assert reasons == [
         "unknown label 'b'; did you mean 'bb'?", "", "no label", "unknown label 'b'; did you mean 'bb'?"

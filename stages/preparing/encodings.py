@@ -61,8 +61,10 @@ def codec(file: str, declared: str, notes: list[str]) -> str:
         return declared
     if marked:
         return marked
-    if head.count(0) > len(head) // 10:  # ASCII characters in two bytes each
-        name = "utf-16-le" if head[1::2].count(0) > head[0::2].count(0) else "utf-16-be"
+    zeros = {"utf-16-be": head[0::2].count(0), "utf-16-le": head[1::2].count(0)}
+    name = max(zeros, key=zeros.__getitem__)
+    # ASCII characters in two bytes each have their zeros on one side; zeros on both are a mishap.
+    if sum(zeros.values()) > len(head) // 10 and zeros[name] > 4 * min(zeros.values()):
         notes.append(f"{file}: no byte order mark; read as {name}, for its zero bytes")
         return name
     return "utf-8" if _is_utf8(Path(file)) else _detected(file, notes)

@@ -101,10 +101,10 @@ def profile(
     """Counts of rows, reasons, splits and labels; lengths in characters; the regime."""
     splits = {}
     for split in SPLITS:
-        rows = kept[kept["split"] == split]
-        found = rows[target].value_counts()
+        targets = kept.loc[kept["split"] == split, target]
+        found = targets.value_counts()
         balance = {label: int(found.get(label, 0)) for label in labels}
-        splits[split] = {"rows": len(rows), "labels": balance}
+        splits[split] = {"rows": len(targets), "labels": balance}
     lengths = np.sum([kept[role].str.len().to_numpy() for role in texts], axis=0)
     at = {"min": 0, "median": 0.5, "p95": 0.95, "max": 1}
     counts = short(rejected["reason"]).value_counts()

@@ -9,14 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from stages.errors import UserError, did_you_mean
-from stages.preparing import delimited, encodings
+from stages.preparing import delimited, encodings, hub
+from stages.preparing.columnar import as_text, hub_records, parquet_records
 from stages.preparing.delimited import Format, Record
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 KINDS = {
     ".csv": "delimited",
@@ -45,10 +42,17 @@ _MAGIC = (
 
 @dataclass(frozen=True)
 class Source:
-    """One raw file, and the split that its name gives to all of its rows."""
+    """One raw file, the split that its name gives to all of its rows, and of a pointer file the
+    split's name on the hub."""
 
     file: str
     split: str | None
+    hub_split: str | None = None
+
+    @property
+    def name(self) -> str:
+        """With a row's line it tells one row from all others."""
+        return f"{self.file}: {self.hub_split}" if self.hub_split else self.file
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,15 @@ def sources(path: str) -> list[Source]:
         UserError: there is no such file, or none that can be read as rows.
     """
     place = Path(path)
+    try:
+        place.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise UserError(
+            f"params.yaml: prepare.path: cannot be read ({error.strerror}), got {path[:80]!r}; "
+            "write the path of your data"
+        ) from None
     if place.is_dir():
         return _split_files(place)
     if not place.exists():
@@ -80,6 +93,8 @@ def sources(path: str) -> list[Source]:
         )
     if not place.is_file():
         raise UserError(f"params.yaml: prepare.path: not a file or folder, got {path!r}")
+    if hub.is_pointer(path):
+        return [Source(path, ours, theirs) for ours, theirs in hub.pointer(path).splits.items()]
     return [Source(path, None)]
 
 
@@ -92,7 +107,7 @@ def read(source: Source, columns: Sequence[str], form: Format, notes: list[str])
     file = source.file
     total = 0
     try:
-        rows = _records(file, list(columns), form, notes)
+        rows = _records(source, list(columns), form, notes)
         while part := list(islice(rows, BATCH)):
             total += len(part)
             yield _batch(part, list(columns))
@@ -112,12 +127,15 @@ def unchanged(file: str) -> Iterator[None]:
     """Refuse what was read meanwhile, if the file was written to.
 
     Raises:
-        UserError: its size or time of change is another than before.
+        UserError: its size, time of change or inode is another than before.
     """
 
-    def state() -> tuple[int, int] | None:
+    def state() -> tuple[int, int, int] | None:
         path = Path(file)
-        return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else None
+        if not path.exists():
+            return None
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
     before = state()
     yield
@@ -147,8 +165,11 @@ def _split_files(folder: Path) -> list[Source]:
     return [Source(found[split][0], split) for split in SPLITS if split in found]
 
 
-def _records(file: str, columns: list[str], form: Format, notes: list[str]) -> Iterator[Record]:
-    kind = KINDS.get(Path(file).suffix.lower())
+def _records(
+    source: Source, columns: list[str], form: Format, notes: list[str]
+) -> Iterator[Record]:
+    file = source.file
+    kind = "hub" if source.hub_split else KINDS.get(Path(file).suffix.lower())
     with open(file, "rb") as handle:
         head = handle.read(16)
     for magic, what, advice in _MAGIC:
@@ -164,7 +185,10 @@ def _records(file: str, columns: list[str], form: Format, notes: list[str]) -> I
     if form.header and kind != "delimited":
         raise UserError("params.yaml: prepare.header: is for CSV and TSV alone; write null")
     if kind == "parquet":
-        yield from _parquet_records(file, columns)
+        yield from parquet_records(file, columns)
+        return
+    if source.hub_split:
+        yield from hub_records(file, source.hub_split, columns)
         return
     encoding = encodings.codec(file, form.encoding, notes)
     with open(file, encoding=encoding, errors="surrogateescape", newline="") as lines:
@@ -180,11 +204,21 @@ def _batch(rows: list[Record], columns: list[str]) -> Batch:
     table = [nothing if isinstance(values, str) else values for _, values in rows]
     lists = [list(values) for values in zip(*table, strict=True)]
     for values in lists:
+        if _is_unicode("".join(values)):
+            continue
         for i, value in enumerate(values):
-            if not value.isprintable() and _UNDECODABLE.search(value):
+            if _UNDECODABLE.search(value):
                 values[i] = _UNDECODABLE.sub("\ufffd", value)
                 reasons[i] = "undecodable bytes"
     return Batch([line for line, _ in rows], dict(zip(columns, lists, strict=True)), reasons)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _json_records(lines: Iterator[str], file: str, columns: list[str]) -> Iterator[Record]:
@@ -209,56 +243,9 @@ def _json_records(lines: Iterator[str], file: str, columns: list[str]) -> Iterat
             yield number, "not JSON: no object in braces"
             continue
         keys.update(record)
-        values = [_json_text(record.get(column, "")) for column in columns]
+        values = [as_text(record.get(column, "")) for column in columns]
         wrong = [column for column, value in zip(columns, values, strict=True) if value is None]
         yield number, f"not a text: column {wrong[0]!r} holds a list or object" if wrong else values
     missing = [column for column in columns if column not in keys]
     if missing and keys:  # without any, no row is an object, and each has its reason
         delimited.positions(file, missing, sorted(keys))
-
-
-def _json_text(value: Any) -> Any:
-    """A JSON value as text, None where it has no such form."""
-    if isinstance(value, str):
-        return value
-    if value is None:
-        return ""
-    return None if isinstance(value, list | dict) else json.dumps(value)
-
-
-def _parquet_records(file: str, columns: list[str]) -> Iterator[Record]:
-    """Rows are numbered from 1, for Parquet has no lines."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as content:
-            names = content.schema_arrow.names
-            chosen = [names[i] for i in delimited.positions(file, columns, names)]
-            first = 1
-            for part in content.iter_batches(BATCH, columns=chosen):
-                texts = [_parquet_texts(part.column(name), file, name) for name in chosen]
-                yield from enumerate(zip(*texts, strict=True), first)
-                first += part.num_rows
-    except (pa.ArrowException, OSError) as error:
-        what = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not readable as Parquet ({what}); write it anew") from None
-
-
-def _parquet_texts(array: pa.Array, file: str, name: str) -> list[str]:
-    import pyarrow.types as kinds
-
-    if kinds.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if kinds.is_nested(array.type):
-        raise UserError(f"{file}: column {name!r} holds {array.type}, not texts; flatten it")
-    if kinds.is_binary(array.type) or kinds.is_large_binary(array.type):
-        raw = array.to_pylist()
-        return ["" if v is None else v.decode("utf-8", "surrogateescape") for v in raw]
-    if (
-        kinds.is_boolean(array.type)
-        or kinds.is_integer(array.type)
-        or kinds.is_floating(array.type)
-    ):
-        return [_json_text(value) for value in array.to_pylist()]
-    return ["" if value is None else str(value) for value in array.to_pylist()]

@@ -61,7 +61,7 @@ def frame(batch: Batch, source: Source, mapping: Mapping) -> pd.DataFrame:
         reasons[i] = reason
     contents = ["\0".join(texts) for texts in zip(*(roles[r] for r in mapping.texts), strict=True)]
     drawn_by = [group or text for group, text in zip(groups, contents, strict=True)]
-    columns: dict[str, Any] = {"file": [source.file] * count, "line": batch.lines}
+    columns: dict[str, Any] = {"file": [source.name] * count, "line": batch.lines}
     columns |= {"split": splits, "reason": reasons, "group": groups, **roles}
     columns |= {name: batch.columns[name] for name in mapping.keep}
     columns["key"] = hashes(contents)

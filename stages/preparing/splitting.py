@@ -5,9 +5,13 @@ Rows are frames as `stages/rows.py` makes them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from stages.errors import UserError
+from stages.preparing import near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,11 +26,11 @@ def reject_copies(rows: pd.DataFrame, target: str) -> None:
     Of a text with one target the first row of its split stays; of a text with several targets,
     none, in whichever splits they are. A text that occurs in two splits stays in the smaller one.
     """
-    copies = _copies(rows)
+    copies = _copies(rows, target)
     targets = copies[target].groupby(copies["key"]).transform("nunique")
     _reject(rows, copies.index[targets > 1], "conflicting labels")
 
-    copies = _copies(rows)
+    copies = _copies(rows, "line")
     again = copies.duplicated(["split", "key"])
     first = copies.groupby(["split", "key"])["line"].transform("first")[again]
     _reject(rows, first.index, "duplicate of line " + first.astype(str))
@@ -38,6 +42,51 @@ def reject_copies(rows: pd.DataFrame, target: str) -> None:
     least = rank.groupby(copies["key"]).transform("min")
     stays = least[rank > least].map(dict(enumerate(order)))
     _reject(rows, stays.index, "leak: also in " + stays.astype(str))
+
+
+def reject_near(
+    rows: pd.DataFrame, texts: Sequence[str], threshold: float
+) -> dict[str, Any] | None:
+    """Write the reasons of near duplicates within a split; of a cluster the first row stays.
+
+    Args:
+        texts: the columns that hold text.
+
+    Returns:
+        What is left of leaks between splits: the clusters that stand in several, and how many
+        rows of each split are in one of them; None where the threshold is 0, for never.
+    """
+    if not threshold:
+        return None
+    import pandas as pd
+
+    usable = rows.loc[rows["reason"] == "", ["split", "line", *texts]]
+    contents = usable[texts[0]].tolist()
+    for role in texts[1:]:
+        contents = [f"{a}\0{b}" for a, b in zip(contents, usable[role], strict=True)]
+    signature = near.signatures(contents, threshold)
+    split, line = usable["split"].to_numpy(), usable["line"].to_numpy()
+    stays = np.ones(len(usable), dtype=bool)
+
+    def first_of(part: np.ndarray) -> np.ndarray:
+        found = near.clusters([contents[i] for i in part], signature[part], threshold)
+        return part[found]
+
+    for name in SPLITS:
+        part = np.flatnonzero(split == name)
+        first = first_of(part)
+        again, first = part[first != part], first[first != part]
+        stays[again] = False
+        reasons = pd.Series([f"near duplicate of line {number}" for number in line[first]])
+        _reject(rows, usable.index[again], reasons.set_axis(usable.index[again]))
+    left = np.flatnonzero(stays)
+    clusters = pd.DataFrame({"first": first_of(left), "split": split[left]})
+    leaks = clusters[clusters.groupby("first")["split"].transform("nunique") > 1]
+    sizes = leaks["split"].value_counts()
+    return {
+        "clusters": int(leaks["first"].nunique()),
+        "rows": {name: int(sizes.get(name, 0)) for name in SPLITS},
+    }
 
 
 def assign(rows: pd.DataFrame, validation: float, test: float, notes: list[str]) -> pd.Series:
@@ -78,9 +127,10 @@ def check_groups(rows: pd.DataFrame, column: str) -> None:
         )
 
 
-def _copies(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, not yet rejected, whose texts occur in another such row too."""
-    usable = rows[rows["reason"] == ""]
+def _copies(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Of the rows, not yet rejected, whose texts occur in another such row too: `split`, `key`
+    and `columns`."""
+    usable = rows.loc[rows["reason"] == "", ["split", "key", *columns]]
     return usable[usable["key"].duplicated(keep=False)]
 
 

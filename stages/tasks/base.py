@@ -49,6 +49,9 @@ class Task(Protocol):
     def columns(self, data: Any) -> dict[str, str]:
         """Role to column name in the raw file. Prepared rows have the roles as columns."""
 
+    def raw_targets(self, targets: pd.Series, data: Any) -> pd.Series:
+        """The values of the raw target column as the other functions take them, [n]."""
+
     def labels(self, rows: pd.DataFrame, data: Any) -> list[str]:
         """The labels in their final order, from the parameters or else from the rows."""
 

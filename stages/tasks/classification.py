@@ -34,6 +34,10 @@ class Data(Section):
         "empty: those found in the data, sorted",
     )
 
+    first_of: str | None = Field(
+        min_length=1, description="what parts several labels of a row, of which the first is used"
+    )
+
     @field_validator("labels")
     @classmethod
     def _distinct(cls, labels: list[str]) -> list[str]:
@@ -60,13 +64,20 @@ def columns(data: Data) -> dict[str, str]:
     return {"text": data.text, "label": data.label}
 
 
+def raw_targets(targets: pd.Series, data: Data) -> pd.Series:
+    if data.first_of is None:
+        return targets
+    first = {value: value.partition(data.first_of)[0].strip() for value in targets.unique()}
+    return targets.map(first)
+
+
 def labels(rows: pd.DataFrame, data: Data) -> list[str]:
-    return list(data.labels) or sorted(set(rows["label"]) - {""})
+    return list(data.labels) or sorted(set(rows["label"].unique()) - {""})
 
 
 def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
     reasons = dict.fromkeys(labels, "") | {"": "no label"}
-    for label in set(rows["label"]) - set(reasons):
+    for label in set(rows["label"].unique()) - set(reasons):
         reasons[label] = f"unknown label {label!r}; {did_you_mean(label, labels)}"
     return rows["label"].map(reasons)
 
