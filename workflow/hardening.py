@@ -159,13 +159,14 @@ def keep_finished_work() -> None:
         stage.save_deps()
         used = journal.inputs(stage)
         cmd_run(stage, dry=dry, run_env=run_env)
+        journal.write(stage, used)
         stage.save_deps()
         if changed := journal.difference(used, journal.inputs(stage)):
             raise DvcException(
                 f"{', '.join(changed)} changed while '{stage.addressing}' ran, so its result is "
                 "not recorded; run again"
             )
-        journal.write(stage, used)
+        journal.add_hashes(stage)
 
     module.cmd_run = recorded
 

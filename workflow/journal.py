@@ -24,7 +24,6 @@ def inputs(stage: Any) -> dict[str, Any]:
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Paths of the dependencies and names of the parameter files that differ."""
-    found = []
     old, new = (
         {dep["path"]: dep for dep in side["deps"] or []} | (side["params"] or {})
         for side in (before, after)
@@ -34,9 +33,13 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def write(stage: Any, used: dict[str, Any]) -> None:
-    """Note that the command has finished; then hash what it made, which may take long."""
-    note = {"inputs": used, "files": _files(stage)}
-    _replace(stage.addressing, note)
+    """Note at once that the command has finished; it used `used`, as `inputs` gave it."""
+    _replace(stage.addressing, {"inputs": used, "files": _files(stage)})
+
+
+def add_hashes(stage: Any) -> None:
+    """Hash what the command made, which may take long, and complete the note."""
+    note = json.loads(_path(stage.addressing).read_bytes())
     hashes = {out.def_path: out.get_hash().value for out in stage.outs if out.exists}
     _replace(stage.addressing, note | {"hashes": hashes})
 

@@ -1,7 +1,8 @@
 """The order of new lines in dvc.lock and .gitignore: that of `dvc repro`, whoever ends first.
 
 DVC appends an entry when its stage ends. What was there before a run keeps its place; what the
-run adds is put in the order of the plan. A run that was killed and its successor count as one.
+run adds is put in the order of the plan. A run that failed or was killed and its successor count
+as one, as they would be for `dvc repro`, which stops at the first failure.
 """
 
 from __future__ import annotations

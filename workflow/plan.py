@@ -100,10 +100,13 @@ def load(environment: Mapping[str, str] = os.environ) -> Plan:
     return Plan(stages, Ordering(**content["ordering"]))
 
 
-def finish(plan: Plan) -> None:
-    """After the last job, also where one failed."""
+def finish(plan: Plan, *, done: bool) -> None:
+    """After the last job. A run that failed leaves its places in the files to the next one."""
     with pipeline.opened(locked=True):
-        _close(plan)
+        if done:
+            _close(plan)
+        else:
+            plan.ordering.sort_gitignores()
     Path(os.environ[VARIABLE]).unlink(missing_ok=True)
 
 

@@ -1,0 +1,268 @@
+"""SIGKILL of anything, two runs at once, edits during a run: the next plain run just works."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests import bridge
+from tests.bridge import Copy
+
+PROJECT = {
+    "in.txt": "1\n",
+    # A command notes its start and process, then waits to be let go.
+    "wait.sh": """\
+echo $1 >> $RUNLOG; echo $$ > $RUNLOG.pid
+while [ ! -e $RUNLOG.go ]; do sleep 0.05; done
+""",
+    "dvc.yaml": """\
+stages:
+  train:
+    cmd: sh wait.sh train && cat in.txt > model
+    deps: [in.txt]
+    outs: [model]
+  evaluate:
+    cmd: echo evaluate >> $RUNLOG; cat model > score
+    deps: [model]
+    outs: [score]
+""",
+}
+SNAKEMAKE = ("snakemake", "--cores", "2")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    return bridge.create(tmp_path_factory.mktemp("base") / "base", PROJECT)
+
+
+@pytest.fixture
+def copy(base: Copy, tmp_path: Path) -> Iterator[Copy]:
+    made = bridge.duplicate(base, tmp_path / "copy")
+    yield made
+    Path(f"{made.log}.go").touch()  # let what is left end
+
+
+def until(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def started(copy: Copy) -> int:
+    """Wait until the command of `train` runs; its process."""
+    noted = Path(f"{copy.log}.pid")
+    until(lambda: noted.exists() and noted.read_text().strip())
+    return int(noted.read_text())
+
+
+def let_go(copy: Copy) -> None:
+    Path(f"{copy.log}.go").touch()
+
+
+def runner(copy: Copy, stage: str = "train") -> int:
+    return int((copy.folder / f".dvc/tmp/bridge/{stage}.lock").read_text().split()[-1])
+
+
+def is_done(copy: Copy, ran: list[str]) -> None:
+    """All is as one undisturbed `dvc repro` would leave it, and only `ran` was started."""
+    assert copy.log.read_text().split() == ran
+    assert (copy.folder / "score").read_text() == (copy.folder / "in.txt").read_text()
+    assert "up to date" in copy("dvc", "status")
+    assert copy.run("dvc").ran == []
+
+
+def test_the_command_is_killed(copy: Copy) -> None:
+    run = copy.start(*SNAKEMAKE)
+    os.kill(started(copy), signal.SIGKILL)
+    assert run.wait() == 1
+    let_go(copy)
+    copy(*SNAKEMAKE)
+    is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_the_runner_is_killed(copy: Copy) -> None:
+    """The command dies with it, so that it cannot write into the next run."""
+    run = copy.start(*SNAKEMAKE)
+    command = started(copy)
+    os.kill(runner(copy), signal.SIGKILL)
+    assert bridge.has_ended(command)
+    assert run.wait() == 1
+    let_go(copy)
+    copy(*SNAKEMAKE)
+    is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_snakemake_is_killed(copy: Copy) -> None:
+    """The stage goes on and is recorded; the next run waits for it instead of starting it."""
+    run = copy.start(*SNAKEMAKE)
+    started(copy)
+    run.kill()
+    run.wait()
+    again = copy.start(*SNAKEMAKE)
+    output = copy.folder.with_suffix(".out")
+    until(lambda: "train: being run by" in output.read_text())
+    let_go(copy)
+    assert again.wait() == 0
+    is_done(copy, ["train", "evaluate"])
+
+
+def test_plain_dvc_follows_a_killed_run(copy: Copy) -> None:
+    """No lock is left that only we could free."""
+    run = copy.start(*SNAKEMAKE)
+    command = started(copy)
+    run.kill()
+    os.kill(runner(copy), signal.SIGKILL)
+    assert bridge.has_ended(command)
+    let_go(copy)
+    copy("dvc", "repro")
+    is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_two_runs_at_once_share_the_work(copy: Copy) -> None:
+    first = copy.start(*SNAKEMAKE)
+    started(copy)
+    second = copy.start(*SNAKEMAKE)
+    output = copy.folder.with_suffix(".out")
+    until(lambda: "train: being run by" in output.read_text())
+    let_go(copy)
+    assert (first.wait(), second.wait()) == (0, 0)
+    is_done(copy, ["train", "evaluate"])
+
+
+def test_snakemake_waits_for_plain_dvc(copy: Copy) -> None:
+    first = copy.start("dvc", "repro")
+    started(copy)
+    second = copy.start(*SNAKEMAKE)
+    output = copy.folder.with_suffix(".out")
+    until(lambda: "is busy" in output.read_text())
+    let_go(copy)
+    assert (first.wait(), second.wait()) == (0, 0)
+    is_done(copy, ["train", "evaluate"])
+
+
+def test_plain_dvc_is_refused_while_snakemake_runs_the_stage(copy: Copy) -> None:
+    run = copy.start(*SNAKEMAKE)
+    started(copy)
+    assert "is busy" in copy("dvc", "repro", check=False)
+    let_go(copy)
+    assert run.wait() == 0
+    is_done(copy, ["train", "evaluate"])
+
+
+def test_a_dependency_edited_during_the_run(copy: Copy) -> None:
+    """DVC would record the new content as what was used."""
+    run = copy.start(*SNAKEMAKE)
+    started(copy)
+    (copy.folder / "in.txt").write_text("2\n")
+    let_go(copy)
+    assert run.wait() == 1
+    output = copy.folder.with_suffix(".out").read_text()
+    assert "in.txt changed while 'train' ran, so its result is not recorded" in output
+    copy(*SNAKEMAKE)
+    is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_a_result_that_cannot_be_recorded_is_recorded_by_the_next_run(copy: Copy) -> None:
+    """As when the disk of the cache is full."""
+    let_go(copy)
+    cache = copy.folder / ".dvc/cache/files"
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("in the way")
+    assert "ERROR: train" in copy(*SNAKEMAKE, check=False)
+    cache.unlink()
+    assert "Stage 'train' had finished; recording its outputs" in copy(*SNAKEMAKE)
+    is_done(copy, ["train", "evaluate"])
+
+
+def test_an_unrecorded_result_of_other_inputs_is_not_used(copy: Copy) -> None:
+    let_go(copy)
+    cache = copy.folder / ".dvc/cache/files"
+    cache.parent.mkdir(exist_ok=True)
+    cache.write_text("in the way")
+    copy(*SNAKEMAKE, check=False)
+    cache.unlink()
+    (copy.folder / "in.txt").write_text("2\n")
+    copy(*SNAKEMAKE)
+    is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_a_torn_file_of_path_locks(copy: Copy) -> None:
+    let_go(copy)
+    (copy.folder / ".dvc/tmp/rwlock").write_text('{"write": {"/')
+    copy(*SNAKEMAKE)
+    is_done(copy, ["train", "evaluate"])
+
+
+MATRIX = {
+    "in.txt": "1\n",
+    "dvc.yaml": """\
+stages:
+  part:
+    matrix: {n: [5, 3, 1, 2, 4]}
+    cmd: echo part@${item.n} >> $RUNLOG; sleep 0.${item.n}; cat in.txt > o${item.n}
+    deps: [in.txt]
+    outs: ["o${item.n}"]
+  sum:
+    cmd: echo sum >> $RUNLOG; cat o1 o2 o3 o4 o5 > all
+    deps: [o1, o2, o3, o4, o5]
+    outs: [all]
+""",
+}
+
+
+def finished(copy: Copy) -> set[str]:
+    """Stages whose result DVC has, or that are noted as finished."""
+    folder = copy.folder / ".dvc/tmp/bridge"
+    lock = copy.folder / "dvc.lock"
+    text = lock.read_text() if lock.exists() else ""
+    names = [f"part@{n}" for n in range(1, 6)] + ["sum"]
+    return {
+        name
+        for name in names
+        if f"\n  {name}:\n" in text or list(folder.glob(f"{name.replace('@', '_')}*.json"))
+    }
+
+
+def kill_somebody(copy: Copy, run: subprocess.Popen[str], draw: random.Random) -> None:
+    """SIGKILL one of Snakemake, the runners, the supervisors and the commands."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        tree = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
+        draw.choice(tree).kill()
+
+
+def random_kills(copy: Copy, draw: random.Random, kills: int) -> int:
+    """Kill that often, each followed by a plain run's start; how many kills met a run."""
+    met = 0
+    for _ in range(kills):
+        before, runs = finished(copy), copy.log.read_text().split() if copy.log.exists() else []
+        run = copy.start(*SNAKEMAKE)
+        with suppress(subprocess.TimeoutExpired):
+            run.wait(timeout=draw.uniform(0.5, 6))
+        met += run.poll() is None
+        kill_somebody(copy, run, draw)
+        run.wait()
+        started_since = copy.log.read_text().split()[len(runs) :] if copy.log.exists() else []
+        assert not before & set(started_since), "a finished stage ran again"
+    return met
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_random_kills_lose_nothing(tmp_path: Path, seed: int) -> None:
+    base = bridge.create(tmp_path / "base", MATRIX)
+    calm, copy = (bridge.duplicate(base, tmp_path / name) for name in ("calm", "copy"))
+    calm("dvc", "repro")
+    random_kills(copy, random.Random(seed), kills=4)
+    copy(*SNAKEMAKE)
+    assert copy.tree() == calm.tree()
+    assert copy.run("dvc").ran == []
