@@ -1,4 +1,8 @@
 # A rule for each stage of dvc.yaml. Markers are its outputs, never data: see workflow/plan.py.
+envvars:
+    plans.VARIABLE,  # for the jobs, on other nodes too
+
+
 RUN = f"{sys.executable} -u -m workflow.run_stage"
 
 if plan.restored:
