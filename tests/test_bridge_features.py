@@ -89,7 +89,6 @@ stages:
 EVERY_TIME = ["always", "callback"]
 EDITS: list[tuple[str, str, list[str] | None]] = [
     ("first run", "true", None),
-    ("nothing", "true", EVERY_TIME),
     ("a frozen stage", "sed -i 's/frozen: false/frozen: true/' dvc.yaml", EVERY_TIME),
     (
         "what a frozen stage depends on",

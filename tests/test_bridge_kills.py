@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests import bridge
+from tests import bridge, kill_bridge
 from tests.bridge import Copy
 
 PROJECT = {
@@ -202,67 +200,21 @@ def test_a_torn_file_of_path_locks(copy: Copy) -> None:
     is_done(copy, ["train", "evaluate"])
 
 
-MATRIX = {
-    "in.txt": "1\n",
-    "dvc.yaml": """\
-stages:
-  part:
-    matrix: {n: [5, 3, 1, 2, 4]}
-    cmd: echo part@${item.n} >> $RUNLOG; sleep 0.${item.n}; cat in.txt > o${item.n}
-    deps: [in.txt]
-    outs: ["o${item.n}"]
-  sum:
-    cmd: echo sum >> $RUNLOG; cat o1 o2 o3 o4 o5 > all
-    deps: [o1, o2, o3, o4, o5]
-    outs: [all]
-""",
-}
-
-
-def finished(copy: Copy) -> set[str]:
-    """Stages whose result DVC has, or that are noted as finished."""
-    folder = copy.folder / ".dvc/tmp/bridge"
-    lock = copy.folder / "dvc.lock"
-    text = lock.read_text() if lock.exists() else ""
-    names = [f"part@{n}" for n in range(1, 6)] + ["sum"]
-    return {
-        name
-        for name in names
-        if f"\n  {name}:\n" in text or list(folder.glob(f"{name.replace('@', '_')}*.json"))
-    }
-
-
-def kill_somebody(copy: Copy, run: subprocess.Popen[str], draw: random.Random) -> None:
-    """SIGKILL one of Snakemake, the runners, the supervisors and the commands."""
-    import psutil
-
-    with suppress(psutil.NoSuchProcess):
-        tree = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
-        draw.choice(tree).kill()
-
-
-def random_kills(copy: Copy, draw: random.Random, kills: int) -> int:
-    """Kill that often, each followed by a plain run's start; how many kills met a run."""
-    met = 0
-    for _ in range(kills):
-        before, runs = finished(copy), copy.log.read_text().split() if copy.log.exists() else []
-        run = copy.start(*SNAKEMAKE)
-        with suppress(subprocess.TimeoutExpired):
-            run.wait(timeout=draw.uniform(0.5, 6))
-        met += run.poll() is None
-        kill_somebody(copy, run, draw)
-        run.wait()
-        started_since = copy.log.read_text().split()[len(runs) :] if copy.log.exists() else []
-        assert not before & set(started_since), "a finished stage ran again"
-    return met
-
-
-@pytest.mark.parametrize("seed", [1])
-def test_random_kills_lose_nothing(tmp_path: Path, seed: int) -> None:
-    base = bridge.create(tmp_path / "base", MATRIX)
-    calm, copy = (bridge.duplicate(base, tmp_path / name) for name in ("calm", "copy"))
-    calm("dvc", "repro")
-    random_kills(copy, random.Random(seed), kills=4)
+def test_runs_in_a_cluster_hold_on_every_node(copy: Copy) -> None:
+    """Plain DVC in another namespace of processes, as on another node, cannot find the runner."""
+    node = ("unshare", "--pid", "--fork", "--mount-proc")
+    if subprocess.run([*node, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to make a namespace of processes")
+    run = copy.start("env", "SLURM_JOB_ID=1", *SNAKEMAKE)
+    command = started(copy)
+    assert "is busy" in copy(*node, "dvc", "repro", check=False)
+    run.kill()
+    os.kill(runner(copy), signal.SIGKILL)
+    assert bridge.has_ended(command)
+    let_go(copy)
     copy(*SNAKEMAKE)
-    assert copy.tree() == calm.tree()
-    assert copy.run("dvc").ran == []
+    is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_random_kills_lose_nothing(tmp_path: Path) -> None:
+    assert kill_bridge.check(seed=1, kills=4, folder=tmp_path) > 0

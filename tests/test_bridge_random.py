@@ -11,4 +11,4 @@ from tests import fuzz_bridge
 
 @pytest.mark.parametrize("seed", [3, 7])
 def test_random_dags(tmp_path: Path, seed: int) -> None:
-    assert fuzz_bridge.check(seed, tmp_path, steps=4) == []
+    assert fuzz_bridge.check(seed, tmp_path, steps=3) == []

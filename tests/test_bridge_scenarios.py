@@ -90,6 +90,7 @@ SCENARIOS: dict[str, list[Step]] = {
     "a parameter that the command needs is gone": [Step(put("rows: 3, ", ""), [], fails=True)],
     "a parameter of one of a matrix": [Step(put("b: 2", "b: 3"), ["fan_b"])],
     "a file of variables": [Step(put("T1", "T2", "tag.yaml"), ["tokens"])],
+    "what the scheduler should know": [Step(put("threads: 2", "threads: 1", "dvc.yaml"), [])],
     "touched files": [Step("touch raw.txt step.sh dvc.yaml params.yaml tokens/rows", [])],
     "raw data": [Step("echo d > raw.txt", ALL)],
     "a comment in a script": [Step("echo '# more' >> step.sh", ["train"])],
@@ -157,3 +158,35 @@ def test_both_engines_do_the_same(base: Copy, tmp_path: Path, name: str) -> None
         assert step.ran is None or dvc.ran == step.ran
         if not step.fails:
             assert "up to date" in pair.copies["snakemake"]("dvc", "status")
+
+
+def test_a_dry_run_says_why_and_does_nothing(base: Copy, tmp_path: Path) -> None:
+    copy = bridge.duplicate(base, tmp_path / "copy")
+    for edit in (NEW_RATE, put("b: 2", "b: 3"), "echo '# more' >> step.sh", "rm -r tokens"):
+        copy.shell(edit)
+    before = copy.tree()
+    output = copy("snakemake", "--dry-run")
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    assert "ok prepare up to date" in lines
+    assert "restore tokens tokens is missing; the result is in the cache" in lines
+    assert "run fan@b params.yaml: grid.b 2 -> 3" in lines
+    (train,) = (line for line in lines if line.startswith("run train"))
+    assert "step.sh changed" in train
+    assert "params.yaml: train.rate 1 -> 5" in train
+    assert "maybe evaluate depends on what train will make" in lines
+    assert copy.tree() == before
+
+
+def test_snakemake_views(base: Copy, tmp_path: Path) -> None:
+    copy = bridge.duplicate(base, tmp_path / "copy")
+    assert "your workflow is in a good condition" in copy("snakemake", "--lint")
+    copy.shell(NEW_RATE)
+    assert "digraph" in copy("snakemake", "--dag")
+    copy("snakemake", "--report", "page.html")
+    assert (copy.folder / "page.html").exists()
+
+
+def test_one_stage_can_be_asked_for(base: Copy, tmp_path: Path) -> None:
+    copy = bridge.duplicate(base, tmp_path / "copy")
+    copy.shell(f"{NEW_RATE}; {put('b: 2', 'b: 3')}")
+    assert copy.run("snakemake", "evaluate").ran == ["evaluate", "train"]
