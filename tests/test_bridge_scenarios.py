@@ -162,13 +162,13 @@ def test_both_engines_do_the_same(base: Copy, tmp_path: Path, name: str) -> None
 
 def test_a_dry_run_says_why_and_does_nothing(base: Copy, tmp_path: Path) -> None:
     copy = bridge.duplicate(base, tmp_path / "copy")
-    for edit in (NEW_RATE, put("b: 2", "b: 3"), "echo '# more' >> step.sh", "rm -r tokens"):
+    for edit in (NEW_RATE, put("b: 2", "b: 3"), "echo '# more' >> step.sh", "rm fan_a.txt"):
         copy.shell(edit)
     before = copy.tree()
     output = copy("snakemake", "--dry-run")
     lines = [" ".join(line.split()) for line in output.splitlines()]
     assert "ok prepare up to date" in lines
-    assert "restore tokens tokens is missing; the result is in the cache" in lines
+    assert "restore fan@a fan_a.txt is missing; the result is in the cache" in lines
     assert "run fan@b params.yaml: grid.b 2 -> 3" in lines
     (train,) = (line for line in lines if line.startswith("run train"))
     assert "step.sh changed" in train
