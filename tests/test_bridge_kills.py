@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import bridge, kill_bridge
@@ -111,6 +112,21 @@ def test_snakemake_is_killed(copy: Copy) -> None:
     let_go(copy)
     assert again.wait() == 0
     is_done(copy, ["train", "evaluate"])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_snakemake_is_asked_to_stop(copy: Copy, signum: signal.Signals) -> None:
+    """As by Ctrl-C, which all processes of the terminal get, and as by a cluster's scheduler."""
+    run = copy.start(*SNAKEMAKE)
+    command = started(copy)
+    for process in [run.pid, *(p.pid for p in psutil.Process(run.pid).children(recursive=True))]:
+        if os.getsid(process) == os.getsid(0):
+            os.kill(process, signum)
+    assert run.wait() != 0
+    assert bridge.has_ended(command)
+    let_go(copy)
+    copy(*SNAKEMAKE)
+    is_done(copy, ["train", "train", "evaluate"])
 
 
 def test_plain_dvc_follows_a_killed_run(copy: Copy) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,7 +59,8 @@ def tell_other_nodes(address: str) -> None:
     DVC looks up the process of a path lock on its own host, and drops the lock where there is
     none. Process 1 exists on every node, so that our locks hold for plain `dvc` anywhere; whose
     they really are stands in their command. Those of dead runners are dropped when the file is
-    next opened. DVC writes the file in place, so a kill can leave half of it: then it is empty.
+    next opened. DVC writes the file in place, so a kill can leave half of it, at which every
+    later command fails: here it is renamed into place, and half a file counts as an empty one.
     """
     import dvc.rwlock
 
@@ -70,8 +72,6 @@ def tell_other_nodes(address: str) -> None:
     def rwlock(tmp_dir: str, fs: Any, cmd: str, *rest: Any) -> Any:
         return original(tmp_dir, fs, f"@{supervision.HOST} {process} {address}", *rest)
 
-    edit = dvc.rwlock._edit_rwlock
-
     @contextmanager
     def edit_rwlock(lock_dir: str, fs: Any, hardlink: bool) -> Iterator[Any]:
         path = Path(lock_dir) / dvc.rwlock.RWLOCK_FILE
@@ -79,11 +79,12 @@ def tell_other_nodes(address: str) -> None:
             str(path.with_name(dvc.rwlock.RWLOCK_LOCK)), tmp_dir=lock_dir, hardlink_lock=hardlink
         )
         with guard:
-            if path.exists() and not _is_json(path):
-                path.unlink()
-        with edit(lock_dir, fs, hardlink) as lock:
+            lock = _read_path_locks(path)
             _drop_dead(lock, address, process)
             yield lock
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_text(json.dumps(lock), "utf-8")
+            os.replace(partial, path)
 
     dvc.rwlock.rwlock = rwlock
     dvc.rwlock._edit_rwlock = edit_rwlock
@@ -195,11 +196,17 @@ def seen_by_other_nodes() -> bool:
     return best[1] in SHARED
 
 
-def _is_json(path: Path) -> bool:
+def _read_path_locks(path: Path) -> Any:
+    """The content of the rwlock file, as DVC's functions want it; empty where it is torn."""
+    from dvc.rwlock import SCHEMA
+    from voluptuous import Invalid
+
     try:
-        return isinstance(json.loads(path.read_text("utf-8")), dict)
-    except ValueError:
-        return False
+        content = SCHEMA(json.loads(path.read_text("utf-8")))
+    except (FileNotFoundError, ValueError, Invalid):
+        content = SCHEMA({})
+    read, write = defaultdict(list, content["read"]), defaultdict(dict, content["write"])
+    return {"read": read, "write": write}
 
 
 def _drop_dead(lock: Any, address: str, process: int) -> None:
