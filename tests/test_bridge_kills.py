@@ -172,8 +172,10 @@ def test_plain_dvc_is_refused_while_snakemake_runs_the_stage(copy: Copy) -> None
     is_done(copy, ["train", "evaluate"])
 
 
-def test_a_dependency_edited_during_the_run(copy: Copy) -> None:
-    """DVC would record the new content as what was used."""
+@pytest.mark.parametrize("later", ["1\n", "2\n"])
+def test_a_dependency_edited_during_the_run(copy: Copy, later: str) -> None:
+    """DVC would record the new content as what was used. Nor is the result used later, where
+    the old content is back."""
     run = copy.start(*SNAKEMAKE)
     started(copy)
     (copy.folder / "in.txt").write_text("2\n")
@@ -181,6 +183,7 @@ def test_a_dependency_edited_during_the_run(copy: Copy) -> None:
     assert run.wait() == 1
     output = copy.folder.with_suffix(".out").read_text()
     assert "in.txt changed while 'train' ran, so its result is not recorded" in output
+    (copy.folder / "in.txt").write_text(later)
     copy(*SNAKEMAKE)
     is_done(copy, ["train", "train", "evaluate"])
 

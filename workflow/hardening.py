@@ -163,6 +163,7 @@ def keep_finished_work() -> None:
         journal.write(stage, used)
         stage.save_deps()
         if changed := journal.difference(used, journal.inputs(stage)):
+            journal.forget(stage.addressing)
             raise DvcException(
                 f"{', '.join(changed)} changed while '{stage.addressing}' ran, so its result is "
                 "not recorded; run again"
@@ -198,8 +199,7 @@ def seen_by_other_nodes() -> bool:
 
 def _read_path_locks(path: Path) -> Any:
     """The content of the rwlock file, as DVC's functions want it; empty where it is torn."""
-    from dvc.rwlock import SCHEMA
-    from voluptuous import Invalid
+    from dvc.rwlock import SCHEMA, Invalid
 
     try:
         content = SCHEMA(json.loads(path.read_text("utf-8")))

@@ -59,7 +59,7 @@ class Ordering:
 
 def read(order: list[Stage]) -> Ordering:
     """The files as they are, and the order of `dvc repro`, from DVC's stages in that order."""
-    from pathspec.patterns import GitWildMatchPattern
+    from scmrepo.git import GitWildMatchPattern  # as DVC escapes the lines that it writes
 
     wanted: dict[str, list[str]] = {}
     old: dict[str, list[str]] = {}
