@@ -1,1 +1,1 @@
-"""Around the DAG: the schema of its parameters."""
+"""Around the DAG: the schema of its parameters, and Snakemake as its second engine."""
