@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro test lint format lock
+.PHONY: help install repro repro-parallel test lint format lock
 
 help:
 	@echo "make repro   run what changed, then show the result"
+	@echo "make repro-parallel   the same, side by side on all cores"
 	@echo "make test    run the test suite"
 	@echo "make lint    lint, format and type checks"
 	@echo "make format  format the code"
@@ -25,6 +26,12 @@ repro: install
 	@python -m stages check
 	@python -m stages summary --mark
 	@dvc repro
+	@python -m stages summary
+
+repro-parallel: install
+	@python -m stages check
+	@python -m stages summary --mark
+	@snakemake
 	@python -m stages summary
 
 test: install

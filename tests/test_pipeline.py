@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -186,8 +187,15 @@ def test_an_experiment_changes_one_parameter(project: Project) -> None:
 
 
 def test_snakemake_runs_the_dag(project: Project) -> None:
+    """What DVC would run, and nothing else; DVC then finds nothing to do."""
     project.set("report.title", "By Snakemake")
-    assert projects.RAN.findall(project("snakemake", "--cores", "1")) == ["report"]
+    output = project("snakemake", "--dry-run")
+    assert re.search(r"run +report +params.yaml: report.title .* -> By Snakemake", output)
+    assert re.search(r"ok +finetune +up to date", output)
+    assert projects.RAN.findall(output) == []
+    assert projects.RAN.findall(project("snakemake")) == ["report"]
+    assert project.repro() == set()
+    assert "up to date" in project("dvc", "status")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -1,1 +1,1 @@
-"""Around the DAG: results compared, the schema of the parameters."""
+"""Around the DAG: Snakemake as its second engine, results compared, the parameters' schema."""

@@ -1,0 +1,87 @@
+"""The order of new lines in dvc.lock and .gitignore: that of `dvc repro`, whoever ends first.
+
+DVC appends an entry when its stage ends. What was there before a run keeps its place; what the
+run adds is put in the order of the plan. A run that failed or was killed and its successor count
+as one, as they would be for `dvc repro`, which stops at the first failure.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage
+
+
+@dataclass(frozen=True)
+class Ordering:
+    """By file, relative to the root: what was `old` before the run, and all in `wanted` order."""
+
+    old: dict[str, list[str]] = field(default_factory=dict)
+    wanted: dict[str, list[str]] = field(default_factory=dict)
+
+    def late(self, file: str, names: list[str]) -> list[str]:
+        """The new ones among `names`, in the order in which they should stand at the end."""
+        rank = {name: number for number, name in enumerate(self.wanted.get(file, []))}
+        kept = set(self.old.get(file, []))
+        return sorted((n for n in names if n in rank and n not in kept), key=rank.__getitem__)
+
+    def continues(self, earlier: dict[str, list[str]]) -> Ordering:
+        """As the second half of a run that was killed: what that one found is what is old.
+
+        Only for files that still begin as it found them.
+        """
+        old = {
+            file: earlier[file]
+            if file in earlier and names[: len(earlier[file])] == earlier[file]
+            else names
+            for file, names in self.old.items()
+        }
+        return Ordering(old, self.wanted)
+
+    def sort_gitignores(self) -> None:
+        """Put the new lines of each .gitignore in order."""
+        for file in self.wanted:
+            path = Path(file)
+            if path.name != ".gitignore" or not path.exists():
+                continue
+            lines = path.read_text("utf-8").splitlines()
+            late = self.late(file, lines)
+            wanted = [line for line in lines if line not in set(late)] + late
+            if wanted != lines:
+                partial = path.with_name(f"{path.name}.partial")
+                partial.write_text("".join(f"{line}\n" for line in wanted), "utf-8")
+                os.replace(partial, path)
+
+
+def read(order: list[Stage]) -> Ordering:
+    """The files as they are, and the order of `dvc repro`, from DVC's stages in that order."""
+    from scmrepo.git import GitWildMatchPattern  # as DVC escapes the lines that it writes
+
+    wanted: dict[str, list[str]] = {}
+    old: dict[str, list[str]] = {}
+    for stage in order:
+        if name := getattr(stage, "name", None):
+            lock = os.path.relpath(Path(stage.path).with_suffix(".lock"))
+            wanted.setdefault(lock, []).append(name)
+            if lock not in old:
+                old[lock] = list(_content(stage).get("stages") or {})
+        for out in stage.outs:
+            if out.use_scm_ignore:
+                path = Path(out.fs_path)
+                ignore = os.path.relpath(path.parent / ".gitignore")
+                line = GitWildMatchPattern.escape(f"/{path.name}")
+                wanted.setdefault(ignore, []).append(line)
+                old.setdefault(ignore, _lines(Path(ignore)))
+    return Ordering(old, wanted)
+
+
+def _content(stage: Any) -> dict[str, Any]:
+    return stage.dvcfile._lockfile.load()
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text("utf-8").splitlines() if path.exists() else []

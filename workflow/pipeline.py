@@ -1,0 +1,134 @@
+"""DVC's resolved stages as plain data, each with what has to be done for it and why.
+
+Run: `python -m workflow.pipeline` prints them. Nothing here changes a file of the project.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import UserError
+from workflow import decisions
+from workflow.supervision import token
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import Stage as DvcStage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml, templates resolved, one for each entry of a matrix.
+
+    `address` is DVC's name for it (`train`, `train@2`, `sub/dvc.yaml:train`, `raw.csv.dvc`),
+    `upstream` the addresses that it waits for. `state` is one of `decisions.STATES`.
+    """
+
+    address: str
+    deps: list[str]
+    outs: list[str]
+    upstream: list[str]
+    state: str
+    reason: str
+    threads: int = 1
+    local: bool = False
+    resources: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> str:
+        return token(self.address)
+
+
+@contextmanager
+def opened(*, locked: bool) -> Iterator[Repo]:
+    """The project of the current folder; `locked`: no other DVC process changes it meanwhile."""
+    from dvc.repo import Repo
+
+    with Repo(_wait_for_lock=True) as repo:
+        repo.scm_context.quiet = True
+        if locked:
+            with repo.lock:
+                yield repo
+        else:
+            yield repo
+
+
+def in_order(repo: Repo, *, everything: bool = False) -> tuple[list[DvcStage], Any]:
+    """What `dvc repro` would look at, in its order, and the graph of edges to upstream.
+
+    Args:
+        everything: as `dvc repro --all-pipelines`; else the dvc.yaml of the root folder and
+            what that depends on.
+    """
+    from dvc.dvcfile import PROJECT_FILE
+    from dvc.repo.reproduce import get_active_graph, plan_repro
+
+    graph = get_active_graph(repo.index.graph)
+    targets = None if everything else repo.stage.collect(PROJECT_FILE)
+    return plan_repro(graph, targets), graph
+
+
+def load(repo: Repo, *, everything: bool = False) -> list[Stage]:
+    """The stages in the order in which `dvc repro` would take them.
+
+    Raises:
+        UserError: a `meta` of dvc.yaml that cannot be read.
+    """
+    order, graph = in_order(repo, everything=everything)
+    upstream = {stage: list(graph.successors(stage)) for stage in order}
+    decided = decisions.decide(repo, order, upstream)
+    problems: list[str] = []
+    stages = []
+    for stage in order:
+        state, reason = decided[stage.addressing]
+        stages.append(
+            Stage(
+                address=stage.addressing,
+                deps=[str(dep) for dep in stage.deps],
+                outs=[str(out) for out in stage.outs],
+                upstream=[other.addressing for other in upstream[stage]],
+                state=state,
+                reason=reason,
+                **_needs(stage, problems),
+            )
+        )
+    if problems:
+        raise UserError(*problems)
+    return stages
+
+
+def _needs(stage: DvcStage, problems: list[str]) -> dict[str, Any]:
+    """What the scheduler should know: `meta: {snakemake: {threads: 2, mem_mb: 4000}}`."""
+    meta = stage.meta if isinstance(stage.meta, dict) else {}
+    given = meta.get("snakemake", {})
+    where = f"{stage.relpath}: {stage.addressing}: meta.snakemake"
+    if not isinstance(given, dict):
+        problems.append(f"{where}: not a section, got {given!r}; write threads: 2 below it")
+        return {}
+    needs = dict(given)
+    threads = needs.pop("threads", 1)
+    local = needs.pop("local", stage.cmd is None)
+    if type(threads) is not int or threads < 1:
+        problems.append(f"{where}.threads: got {threads!r}; write a whole number of cores")
+    if not isinstance(local, bool):
+        problems.append(f"{where}.local: got {local!r}; write true or false")
+    problems += [
+        f"{where}.{key}: got {value!r}; write a number or a text, as mem_mb: 4000"
+        for key, value in needs.items()
+        if not isinstance(value, int | str) or isinstance(value, bool)
+    ]
+    return {"threads": threads, "local": local, "resources": needs}
+
+
+def table(stages: list[Stage]) -> str:
+    """One line a stage: its state, its name, the reason."""
+    width = max((len(stage.address) for stage in stages), default=0)
+    return "\n".join(f"{s.state:8} {s.address:{width}}  {s.reason}".rstrip() for s in stages)
+
+
+if __name__ == "__main__":
+    with opened(locked=True) as project:
+        print(table(load(project)))

@@ -1,0 +1,121 @@
+"""What a run of Snakemake has to do: made once when it starts, read by all of its jobs.
+
+Rules have marker files for outputs, never data: Snakemake deletes the outputs of a rule before
+it runs it and writes time stamps into folders, and DVC decides by content. A stage that is up to
+date has no job and needs no marker, so no time stamp is ever compared.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from workflow import pipeline
+from workflow.decisions import MAYBE, OK, RESTORE, RUN
+from workflow.ordering import Ordering, read
+from workflow.pipeline import Stage
+from workflow.supervision import FOLDER, HOST, token
+
+VARIABLE = "BRIDGE_PLAN"  # the path of the plan, for the jobs, on other nodes too
+RESTORING = "@restore"  # stands for a stage in locks; DVC allows no such name
+UNFINISHED = FOLDER / "unfinished.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages in DVC's order, and where new entries of dvc.lock and .gitignore belong."""
+
+    stages: list[Stage]
+    ordering: Ordering
+
+    def in_state(self, *states: str) -> list[Stage]:
+        return [stage for stage in self.stages if stage.state in states]
+
+    @property
+    def jobs(self) -> list[Stage]:
+        return self.in_state(RUN, MAYBE)
+
+    @property
+    def restored(self) -> list[Stage]:
+        return self.in_state(RESTORE)
+
+    def marker(self, address: str) -> str:
+        return f"{FOLDER}/{token(address)}.done"
+
+    def log(self, address: str) -> str:
+        return f"{FOLDER}/{token(address)}.log"
+
+    def waits_for(self, stage: Stage) -> list[str]:
+        """Markers of the stages upstream that this run has something to do for."""
+        busy = {other.address for other in self.stages if other.state != OK}
+        return [self.marker(address) for address in stage.upstream if address in busy]
+
+    def why(self, stage: Stage) -> str:
+        return f"{stage.address} ({stage.state}): {stage.reason}"
+
+
+def make(*, everything: bool) -> Plan:
+    """Decide, and print the decisions. Snakemake cannot tell here whether it will run them.
+
+    Args:
+        everything: all dvc.yaml files, as `dvc repro --all-pipelines`.
+    """
+    with pipeline.opened(locked=True) as repo:
+        stages = pipeline.load(repo, everything=everything)
+        ordering = read(pipeline.in_order(repo, everything=everything)[0])
+        if UNFINISHED.exists():
+            ordering = ordering.continues(json.loads(UNFINISHED.read_bytes()))
+        plan = Plan(stages, ordering)
+        if not plan.restored + plan.jobs:  # Snakemake calls no hook where nothing is to be done
+            _close(plan)
+    for stage in plan.restored + plan.jobs:
+        Path(plan.marker(stage.address)).unlink(missing_ok=True)
+    os.environ[VARIABLE] = str(FOLDER / f"plan-{HOST}-{os.getpid()}.json")
+    print(pipeline.table(stages), file=sys.stderr, flush=True)
+    return plan
+
+
+def start(plan: Plan) -> None:
+    """Before the first job: write down what the jobs need, and what a killed run's heir needs.
+
+    A plan is one file a run; a killed run's is kept for a month, for jobs that are still queued.
+    """
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for old in FOLDER.glob("plan-*.json"):
+        if time.time() - old.stat().st_mtime > 30 * 24 * 3600:
+            old.unlink(missing_ok=True)
+    _write(Path(os.environ[VARIABLE]), asdict(plan))
+    _write(UNFINISHED, plan.ordering.old)
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Plan:
+    """The plan of the run that this process belongs to."""
+    content = json.loads(Path(environment[VARIABLE]).read_bytes())
+    stages = [Stage(**stage) for stage in content["stages"]]
+    return Plan(stages, Ordering(**content["ordering"]))
+
+
+def finish(plan: Plan, *, done: bool) -> None:
+    """After the last job. A run that failed leaves its places in the files to the next one."""
+    with pipeline.opened(locked=True):
+        if done:
+            _close(plan)
+        else:
+            plan.ordering.sort_gitignores()
+    Path(os.environ[VARIABLE]).unlink(missing_ok=True)
+
+
+def _close(plan: Plan) -> None:
+    plan.ordering.sort_gitignores()
+    UNFINISHED.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: object) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content))
+    os.replace(partial, path)
