@@ -59,7 +59,8 @@ def main() -> None:
                 ratio = value["times_pandas"]
                 print(
                     f"  {name:<25} {value['seconds']['median']:7.2f} s "
-                    f"{value['cpu_seconds']['median']:7.2f} s of CPU {value['peak_memory_mb']:6.0f} MB  {ratio['median']:5.1f} times pandas "
+                    f"{value['cpu_seconds']['median']:7.2f} s of CPU "
+                    f"{value['peak_memory_mb']:6.0f} MB  {ratio['median']:5.1f} times pandas "
                     f"({ratio['min']:.1f} to {ratio['max']:.1f})"
                 )
     write_json(OUTPUT, result)
