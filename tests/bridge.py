@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.project import environment
 
 ROOT = Path(__file__).parent.parent
-UNSEEN = {".git", ".snakemake", "workflow", "Snakefile", "stages", "__pycache__"}
+UNSEEN = {".git", ".snakemake", "workflow", "profiles", "Snakefile", "stages", "__pycache__"}
 ENGINES = {"dvc": ["dvc", "repro", "--keep-going"], "snakemake": ["snakemake", "--cores", "4"]}
 
 
@@ -101,6 +101,7 @@ def create(folder: Path, files: dict[str, str]) -> Copy:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=ignored)
     shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "profiles").symlink_to("workflow/profiles")  # where Snakemake looks for them
     (folder / "stages").mkdir()
     for name in ("__init__.py", "errors.py"):
         shutil.copy(ROOT / "stages" / name, folder / "stages" / name)
