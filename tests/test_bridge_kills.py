@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -120,8 +121,9 @@ def test_snakemake_is_asked_to_stop(copy: Copy, signum: signal.Signals) -> None:
     run = copy.start(*SNAKEMAKE)
     command = started(copy)
     for process in [run.pid, *(p.pid for p in psutil.Process(run.pid).children(recursive=True))]:
-        if os.getsid(process) == os.getsid(0):
-            os.kill(process, signum)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended meanwhile
+            if os.getsid(process) == os.getsid(0):
+                os.kill(process, signum)
     assert run.wait() != 0
     assert bridge.has_ended(command)
     let_go(copy)
