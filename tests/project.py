@@ -126,9 +126,11 @@ def make(folder: Path, rows: int = 120) -> Project:
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("results/"):
+        source = ROOT / name
+        wanted = source.is_symlink() or source.is_file()
+        if wanted and name != "dvc.lock" and not name.startswith("results/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(source, folder / name, follow_symlinks=False)
     project = Project(folder)
     tiny.make_base(folder / "data/local_base")
     (folder / "data/raw/reviews.csv").write_text(reviews(rows))
