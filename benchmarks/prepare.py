@@ -45,7 +45,12 @@ Measured = tuple[float, float, float]
 
 
 def main() -> None:
-    result: dict[str, Any] = {"cpus": os.cpu_count(), "python": sys.version.split()[0], "rows": {}}
+    result: dict[str, Any] = {
+        "cpus": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),  # programs that ran beside it
+        "python": sys.version.split()[0],
+        "rows": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
         clone = Path(folder)
@@ -58,9 +63,9 @@ def main() -> None:
             for name, value in result["rows"][count]["commands"].items():
                 ratio = value["times_pandas"]
                 print(
-                    f"  {name:<25} {value['seconds']['median']:7.2f} s "
-                    f"{value['cpu_seconds']['median']:7.2f} s of CPU "
-                    f"{value['peak_memory_mb']:6.0f} MB  {ratio['median']:5.1f} times pandas "
+                    f"  {name:<25}{value['seconds']['median']:7.2f} s,"
+                    f"{value['cpu_seconds']['median']:7.2f} s of CPU,"
+                    f"{value['peak_memory_mb']:6.0f} MB,{ratio['median']:6.1f} times pandas "
                     f"({ratio['min']:.1f} to {ratio['max']:.1f})"
                 )
     write_json(OUTPUT, result)
