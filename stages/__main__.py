@@ -23,6 +23,7 @@ from types import FrameType
 from stages import check
 from stages.errors import UserError, did_you_mean
 
+LOAD_METHOD = ("finetune", "evaluate", "export")  # its libraries shape their outputs too
 COMMANDS = ("check", "clean", "predict", "summary", "schema")
 
 
@@ -73,7 +74,7 @@ def run_stage(name: str) -> None:
     params = check.load()
     module = importlib.import_module(f"stages.{name}")
     libraries = set(module.LIBRARIES)
-    if name == "finetune":
+    if name in LOAD_METHOD:
         libraries |= set(params.run.method.LIBRARIES)
     pins.require(sorted(libraries), params.run.method_name)
     started = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from stages import check, plugins
+from stages import __main__, check, plugins
 
 ROOT = Path(__file__).parent.parent
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
@@ -169,6 +169,7 @@ def test_pins_in_the_key_are_the_libraries_of_the_stage(stage: str) -> None:
     assert sorted(set(keys) - {"methods.${run.method}"}) == sorted(module.LIBRARIES)
     loads_method = any("methods/${run.method}" in dep for dep in DVC["stages"][stage]["deps"])
     assert ("methods.${run.method}" in keys) == loads_method
+    assert (stage in __main__.LOAD_METHOD) == loads_method
 
 
 @pytest.mark.parametrize("method", plugins.names("methods"))
