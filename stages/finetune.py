@@ -120,7 +120,7 @@ def fit(
 
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
-    model, _ = weights.build(run, labels, run.method_params)
+    model, adapted = weights.build(run, labels, run.method_params)
     first_position = None
     if machine.device == "cpu":
         dropout.replace(model)
@@ -129,7 +129,7 @@ def fit(
             model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
     how = optimization(params, run, len(train))
     weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
-    module = FineTuning(model, run, weight, how)
+    module = FineTuning(model, run, weight, how, adapted)
     splits = Splits(
         train,
         validation,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from stages.adaptation import Adapted
+
 BASE = Path("data/base")
 FINETUNED = Path("models/finetuned")
 
@@ -90,8 +92,8 @@ def load(run: Run) -> PreTrainedModel:
     return run.method.merge(model).eval()
 
 
-def build(run: Run, labels: list[str], method_params: Any) -> tuple[Any, list[str]]:
-    """The module to train, and the names of the parameters that the base did not bring.
+def build(run: Run, labels: list[str], method_params: Any) -> tuple[Any, Adapted]:
+    """The module to train, and how, as the method says.
 
     New weights are drawn from torch's global generator; seed it first.
     """
@@ -100,4 +102,5 @@ def build(run: Run, labels: list[str], method_params: Any) -> tuple[Any, list[st
     logging.set_verbosity_error()  # the report of new head weights is no news
     logging.disable_progress_bar()
     model, new = run.task.build_model(BASE, labels)
-    return run.method.apply(model, new, method_params), new
+    adapted = run.method.apply(model, new, method_params)
+    return adapted.module, adapted
