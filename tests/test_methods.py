@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from stages import check, finetune, plugins
+from stages import check, plugins
 from stages.errors import UserError
 from stages.params import Run
-from stages.training import weights
+from stages.training import fitting, weights
 from stages.training.machine import Machine
 from stages.training.predicting import predict
+from stages.training.schedule import Optimization
 from tests import tiny
 from tests.test_training import LABELS, METHODS, fit, sections, table
 
@@ -130,8 +131,9 @@ def test_batches_are_packed_or_the_method_is_refused_there(method: str) -> None:
 def test_the_outcome_states_what_was_trained(method: str) -> None:
     found = trained(method)
     params, _ = sections(method)
-    told = finetune._outcome(params, found.run, MACHINE, found.module, found.best, 64)
+    told = fitting.outcome(params, found.run, MACHINE, found.module, found.best, 64)
     assert told["trained_parameters"] == sum(w.numel() for w in found.best.weights.values())
+    assert told["stored_bytes"] == 4 * told["trained_parameters"]
     assert 0 < told["trained_parameters"] <= told["parameters_total"]
 
 
@@ -166,7 +168,7 @@ def groups(run: Run) -> dict[str, tuple[float, float]]:
     from stages.training.module import FineTuning
 
     model, adapted = weights.build(run, LABELS, run.method_params)
-    how = finetune.Optimization(1.0, 0.01, 0, 10, "constant", 0)
+    how = Optimization(1.0, 0.01, 0, 10, "constant", 0)
     optimizer = FineTuning(model, run, None, how, adapted).configure_optimizers()["optimizer"]
     names = {id(p): name for name, p in model.named_parameters()}
     assert optimizer.param_groups[0]["lr"] == 1.0, "which the learning curve shows"
@@ -208,7 +210,7 @@ def test_gradual_unfreezing_follows_its_schedule(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(FineTuning, "on_before_optimizer_step", look)
     run = changed(sections("full")[1], gradual_unfreeze=1)
     params = sections("full", epochs=5)[0]
-    finetune.fit(params, run, MACHINE, LABELS, table(16), table(8, seed=1))
+    fitting.fit(params, run, MACHINE, LABELS, table(16), table(8, seed=1))
     assert seen == {epoch: set().union(*due[: epoch + 1]) for epoch in range(5)}
 
 
@@ -230,7 +232,7 @@ def test_lora_refuses_four_bits_without_a_gpu() -> None:
 def test_variants_of_lora_merge_to_what_peft_computes(values: dict[str, Any]) -> None:
     run = changed(sections("lora")[1], **values)
     params = sections("lora", epochs=1)[0]
-    fitted, best = finetune.fit(params, run, MACHINE, LABELS, table(32), table(8, seed=1))
+    fitted, best = fitting.fit(params, run, MACHINE, LABELS, table(32), table(8, seed=1))
     module: Any = fitted
     assert any("magnitude" in name for name in best.weights) == ("dora" in values)
     inner = module.model.base_model.model.bert.encoder.layer[0].attention.self.query

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from stages import check, finetune, plugins
+from stages import check, plugins
 from stages.errors import UserError
 from stages.params import Run
-from stages.training import weights
+from stages.training import fitting, weights
 from stages.training.batching import ByLength, Rows, Shuffled
 from stages.training.machine import Machine, configure
 from stages.training.predicting import predict
@@ -34,11 +34,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sections(method: str = "full", **changes: Any) -> tuple[finetune.Finetune, Run]:
+def sections(method: str = "full", **changes: Any) -> tuple[fitting.Finetune, Run]:
     """The shipped parameters with a method and changes to the finetune section."""
     params = check.load(projects.ROOT / "params.yaml")
     values = {"epochs": 3, "threads": 1, "warmup_epochs": 0.5, "batch_size": 8} | changes
-    section = finetune.Finetune(**(params.sections["finetune"].model_dump() | values))
+    section = fitting.Finetune(**(params.sections["finetune"].model_dump() | values))
     module = plugins.load("methods", method)
     whole: Any = check.model().model_validate(check.read(projects.ROOT / "params.yaml"))
     section_of_method = getattr(whole.methods, method).model_copy(
@@ -72,7 +72,7 @@ def table(rows: int, seed: int = 0) -> pa.Table:
 def fit(method: str = "full", rows: int = 64, **changes: Any) -> tuple[Any, Any]:
     params, run = sections(method, **changes)
     machine = configure("cpu", "float32", 1)
-    return finetune.fit(params, run, machine, LABELS, table(rows), table(16, seed=1))
+    return fitting.fit(params, run, machine, LABELS, table(rows), table(16, seed=1))
 
 
 def test_full_training_learns_the_task() -> None:
@@ -90,7 +90,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
     for parts in (1, 4):
         torch.manual_seed(0)
         model, _ = weights.build(run, LABELS, run.method_params)
-        how = finetune.optimization(params, run, 16)
+        how = fitting.optimization(params, run, 16)
         module = FineTuning(model.eval(), run, np.array([1.0, 3.0], np.float32), how)
         batch = Rows(data, 0, parts)[np.arange(16)]
         assert len(batch) == parts
@@ -165,9 +165,9 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
 
 def test_a_method_brings_its_learning_rate() -> None:
     params, run = sections("lora")
-    assert finetune.optimization(params, run, 64).learning_rate == run.method_params.learning_rate
+    assert fitting.optimization(params, run, 64).learning_rate == run.method_params.learning_rate
     params, run = sections("full")
-    assert finetune.optimization(params, run, 64).learning_rate == params.learning_rate
+    assert fitting.optimization(params, run, 64).learning_rate == params.learning_rate
 
 
 def test_a_gpu_that_is_not_there_is_refused() -> None:
