@@ -17,6 +17,7 @@ from stages.params import Run
 from stages.training import fitting, weights
 from stages.training.batching import ByLength, Rows, Shuffled
 from stages.training.machine import Machine, configure
+from stages.training.module import FineTuning
 from stages.training.predicting import predict
 from stages.training.schedule import Optimization, steps_per_epoch
 from tests import project as projects
@@ -175,3 +176,27 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"finetune.device: torch finds no GPU"):
         configure("cuda")
+
+
+def test_dropout_is_on_in_training_and_off_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the base's config has it (0.1), or at the rate of finetune.dropout."""
+    seen: list[tuple[bool, set[float]]] = []
+
+    def losses(self: Any, batch: Any) -> Any:
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.Dropout)]
+        (training,) = {layer.training for layer in layers}
+        seen.append((training and torch.is_grad_enabled(), {layer.p for layer in layers}))
+        return losses_of(self, batch)
+
+    losses_of = FineTuning.losses
+    monkeypatch.setattr(FineTuning, "losses", losses)
+    fit(rows=8, epochs=2)
+    assert seen == 2 * [(True, {0.1}), (False, {0.1}), (False, {0.1})]
+    seen.clear()
+    fit(rows=8, epochs=1, dropout=0.25)
+    assert seen == [(True, {0.25}), (False, {0.25}), (False, {0.25})]
+
+
+def test_dropout_shapes_the_weights() -> None:
+    first, second = fit(dropout=0.0)[1].weights, fit(dropout=0.2)[1].weights
+    assert any(not torch.equal(first[name], second[name]) for name in first)

@@ -27,7 +27,9 @@ def refuses(task: str) -> str | None:
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
-    return Adapted(type(model)(model.config))  # drawn as its authors drew it before pre-training
+    fresh = type(model)(model.config)  # drawn as its authors drew it before pre-training
+    model.load_state_dict(fresh.state_dict())
+    return Adapted(model)
 
 
 def merge(module: PreTrainedModel) -> PreTrainedModel:

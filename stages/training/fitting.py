@@ -36,6 +36,7 @@ class Finetune(Section):
     warmup_epochs: float = Field(ge=0)
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
+    dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
     precision: Precision
@@ -93,7 +94,8 @@ def fit(
 
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
-    model, adapted = weights.build(run, labels, run.method_params)
+    model, adapted = weights.build(run, labels, run.method_params, params.dropout)
+    model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     first_position = None
     if machine.device == "cpu":
         dropout.replace(model)
