@@ -17,25 +17,26 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from workflow import journal, supervision
+from workflow import filesystem, journal, supervision
 from workflow.ordering import Ordering
 
 LABEL = re.compile(r"@(\S+) (\d+) (.+)")  # "@host process stage", in the rwlock file
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "ceph", "beegfs", "cifs", "smb3", "9p", "fuse.sshfs"}
 
 
-def apply(address: str, descriptor: int, ordering: Ordering) -> None:
+def apply(address: str, descriptors: list[int], ordering: Ordering) -> None:
     """All mends, in this process, which runs one stage and holds its lock.
 
     Args:
         address: of the stage.
-        descriptor: of the stage's lock (`supervision.stage_lock`).
+        descriptors: of the locks that the command inherits: the stage's
+            (`supervision.stage_lock`) and those of its GPUs (`gpus.taken`).
         ordering: places of new entries in dvc.lock.
     """
     wait_for_locks()
     tell_other_nodes(address)
     keep_lock_whole(ordering)
-    leave_no_orphan(descriptor)
+    leave_no_orphan(descriptors)
     keep_finished_work()
 
 
@@ -118,10 +119,10 @@ def keep_lock_whole(ordering: Ordering) -> None:
     dvc.dvcfile.modify_yaml = modify_yaml
 
 
-def leave_no_orphan(descriptor: int) -> None:
+def leave_no_orphan(descriptors: list[int]) -> None:
     """Hazard: after SIGKILL of the runner the command goes on, and writes into the next run.
 
-    Each command gets the supervisor for a parent and inherits the lock of its stage.
+    Each command gets the supervisor for a parent and inherits the locks of its stage.
     """
     import dvc.stage.run as module
 
@@ -133,9 +134,9 @@ def leave_no_orphan(descriptor: int) -> None:
 
     def inheriting(stage: Any, run_env: dict[str, str] | None = None) -> dict[str, Any]:
         kwargs = prepare_kwargs(stage, run_env)
-        kwargs["pass_fds"] = [descriptor]
+        kwargs["pass_fds"] = descriptors
         kwargs["env"] |= {
-            supervision.INHERITED: str(descriptor),
+            supervision.INHERITED: ",".join(map(str, descriptors)),
             supervision.RUNNER: str(os.getpid()),
         }
         return kwargs
@@ -188,13 +189,9 @@ def seen_by_other_nodes() -> bool:
     """Whether other machines may share this folder: a network file system, or a SLURM job."""
     if "SLURM_JOB_ID" in os.environ:
         return True
-    here, best = Path.cwd(), ("", "")
     with suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            _, mount, kind, *_ = line.split()
-            if here.is_relative_to(mount) and len(mount) >= len(best[0]):
-                best = mount, kind
-    return best[1] in SHARED
+        return filesystem.mount(Path.cwd(), filesystem.MOUNTS.read_text())[0] in SHARED
+    return False
 
 
 def _read_path_locks(path: Path) -> Any:

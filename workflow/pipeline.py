@@ -113,6 +113,10 @@ def _needs(stage: DvcStage, problems: list[str]) -> dict[str, Any]:
     local = needs.pop("local", stage.cmd is None)
     if type(threads) is not int or threads < 1:
         problems.append(f"{where}.threads: got {threads!r}; write a whole number of cores")
+    gpus = needs.get("gpu", 0)
+    if type(gpus) is not int or gpus < 0:
+        problems.append(f"{where}.gpu: got {gpus!r}; write a whole number of GPUs")
+        needs.pop("gpu")
     if not isinstance(local, bool):
         problems.append(f"{where}.local: got {local!r}; write true or false")
     problems += [

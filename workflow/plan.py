@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from workflow import pipeline
+from workflow import filesystem, pipeline
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
 from workflow.ordering import Ordering, read
 from workflow.pipeline import Stage
@@ -65,6 +65,7 @@ def make(*, everything: bool) -> Plan:
     Args:
         everything: all dvc.yaml files, as `dvc repro --all-pipelines`.
     """
+    filesystem.check(FOLDER, nodes=False)
     with pipeline.opened(locked=True) as repo:
         stages = pipeline.load(repo, everything=everything)
         ordering = read(pipeline.in_order(repo, everything=everything)[0])

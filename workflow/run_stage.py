@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from workflow import hardening, journal, pipeline, plan
+from stages.errors import UserError
+from workflow import filesystem, gpus, hardening, journal, pipeline, plan
 from workflow.ordering import Ordering
-from workflow.supervision import stage_lock
+from workflow.supervision import FOLDER, stage_lock
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 SAME_TIME = 1_000_000_000  # of all markers, so that none is ever newer than another
 
 
-def run(address: str, ordering: Ordering) -> None:
+def run(address: str, ordering: Ordering, wanted_gpus: int = 0) -> None:
     """Bring one stage up to date: DVC decides whether it is skipped, restored or run."""
-    with stage_lock(address) as descriptor:
-        hardening.apply(address, descriptor, ordering)
+    with stage_lock(address) as descriptor, gpus.taken(wanted_gpus, address) as slots:
+        hardening.apply(address, [descriptor, *slots], ordering)
         with pipeline.opened(locked=False) as repo:
             if not _record_finished(repo, address):
                 _reproduce(repo, [address])
@@ -36,7 +37,7 @@ def run(address: str, ordering: Ordering) -> None:
 def restore(addresses: list[str], ordering: Ordering) -> None:
     """Take the results of several stages from the cache; no command is run."""
     with stage_lock(plan.RESTORING) as descriptor:
-        hardening.apply(plan.RESTORING, descriptor, ordering)
+        hardening.apply(plan.RESTORING, [descriptor], ordering)
         hardening.never_run()
         with pipeline.opened(locked=False) as repo:
             _reproduce(repo, addresses)
@@ -119,6 +120,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="?")
     parser.add_argument("--restore", action="store_true")
+    parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--marker", nargs="*", default=[])
     arguments = parser.parse_args()
 
@@ -130,11 +132,13 @@ def main() -> int:
     present = plan.load() if plan.VARIABLE in os.environ else None
     ordering = present.ordering if present else Ordering()
     try:
+        if "SLURM_JOB_ID" in os.environ:  # else done when the plan was made
+            filesystem.check(FOLDER, nodes=True)
         if arguments.restore and present:
             restore([stage.address for stage in present.restored], ordering)
         else:
-            run(arguments.stage, ordering)
-    except (DvcException, OSError) as error:
+            run(arguments.stage, ordering, arguments.gpus)
+    except (DvcException, OSError, UserError) as error:
         print(f"ERROR: {arguments.stage or 'restore'}: {_causes(error)}", file=sys.stderr)
         return 1
     _marked(arguments.marker)

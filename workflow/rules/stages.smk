@@ -1,9 +1,13 @@
 # A rule for each stage of dvc.yaml. Markers are its outputs, never data: see workflow/plan.py.
+from workflow import machine
+
+
 envvars:
     plans.VARIABLE,  # for the jobs, on other nodes too
 
 
 RUN = f"{sys.executable} -u -m workflow.run_stage"
+most = machine.limits(workflow, [stage.resources for stage in plan.jobs])
 
 if plan.restored:
 
@@ -39,14 +43,15 @@ for stage in plan.jobs:
         localrule: stage.local
         threads: stage.threads
         resources:
-            **stage.resources,
+            **machine.within(stage.address, stage.resources, most),
         params:
             run=RUN,
             stage=stage.address,
+            gpus=lambda wildcards, resources: resources.get("gpu", 0),
         conda:
             "../envs/python.yaml"
         shell:
-            "{params.run} {params.stage:q} --marker {output} 2>&1 | tee -ip {log}"
+            "{params.run} {params.stage:q} --gpus {params.gpus} --marker {output} 2>&1 | tee -ip {log}"
 
 
 for stage in plan.in_state("ok"):  # only a name to ask for
