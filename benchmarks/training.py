@@ -143,8 +143,7 @@ def trainer(pad: bool, bf16: bool = False) -> None:
 
 def finetune(precision: Any, packed: bool) -> None:
     from stages import check
-    from stages import finetune as stage
-    from stages.training import machine, packing
+    from stages.training import fitting, machine, packing
     from stages.training.module import FineTuning
 
     params = check.load()
@@ -159,7 +158,7 @@ def finetune(precision: Any, packed: bool) -> None:
     train = read_arrow("data/tokenized/train.arrow")
     rows = train.take(list(range(min(len(train), MOST * BATCH))))
     validation = train.slice(0, BATCH)
-    stage.fit(section, params.run, found, ["negative", "positive"], rows, validation)
+    fitting.fit(section, params.run, found, ["negative", "positive"], rows, validation)
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ def main(arguments: list[str]) -> int:
 
 def _present() -> Path:
     """Where finetune with the present inputs would look."""
-    from stages import finetune
+    from stages.training import fitting
     from stages.training.machine import configure
 
     params = check.load()
     section = params.sections["finetune"]
     machine = configure(section.device, section.precision, section.threads)
     try:
-        return finetune.checkpoints(section, params.run, machine).folder
+        return fitting.checkpoints(section, params.run, machine).folder
     except FileNotFoundError as error:
         raise UserError(
             f"{error.filename}: missing, so it cannot be told which checkpoints are still "

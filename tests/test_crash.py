@@ -15,8 +15,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from stages import clean, finetune
-from stages.training import checkpoints
+from stages import clean
+from stages.training import checkpoints, fitting
 from stages.training.checkpoints import Checkpoints, key
 from stages.training.machine import Machine, configure
 from tests import crash
@@ -66,8 +66,8 @@ def test_a_run_that_had_ended_is_not_trained_again(folder: Path) -> None:
     params, run = sections(epochs=30, learning_rate=3e-3, early_stopping=2)
     machine = configure("cpu", "float32", 1)
     data = table(64), table(16, seed=1)
-    _, first = finetune.fit(params, run, machine, LABELS, *data, store=store(folder))
-    module, again = finetune.fit(params, run, machine, LABELS, *data, store=store(folder))
+    _, first = fitting.fit(params, run, machine, LABELS, *data, store=store(folder))
+    module, again = fitting.fit(params, run, machine, LABELS, *data, store=store(folder))
     assert len(first.curve) < 30 and module.resumed == module.tokens > 0
     assert again.curve == first.curve and again.epoch == first.epoch
     assert all(torch.equal(again.weights[name], w) for name, w in first.weights.items())
@@ -77,7 +77,7 @@ def test_the_key_is_complete(folder: Path) -> None:
     """Whatever shapes the weights changes the key; what does not leaves it."""
 
     def now(machine: Machine = MACHINE, method: str = "full", **changes: Any) -> str:
-        return finetune.checkpoints(*sections(method, **changes), machine).folder.name
+        return fitting.checkpoints(*sections(method, **changes), machine).folder.name
 
     first = now()
     assert len({first, now(learning_rate=2e-5), now(seed=1), now(method="lora")}) == 4

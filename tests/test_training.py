@@ -11,12 +11,13 @@ import pyarrow as pa
 import pytest
 import torch
 
-from stages import check, finetune, plugins
+from stages import check, plugins
 from stages.errors import UserError
 from stages.params import Run
-from stages.training import weights
+from stages.training import fitting, weights
 from stages.training.batching import ByLength, Rows, Shuffled
 from stages.training.machine import Machine, configure
+from stages.training.module import FineTuning
 from stages.training.predicting import predict
 from stages.training.schedule import Optimization, steps_per_epoch
 from tests import project as projects
@@ -34,11 +35,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sections(method: str = "full", **changes: Any) -> tuple[finetune.Finetune, Run]:
+def sections(method: str = "full", **changes: Any) -> tuple[fitting.Finetune, Run]:
     """The shipped parameters with a method and changes to the finetune section."""
     params = check.load(projects.ROOT / "params.yaml")
     values = {"epochs": 3, "threads": 1, "warmup_epochs": 0.5, "batch_size": 8} | changes
-    section = finetune.Finetune(**(params.sections["finetune"].model_dump() | values))
+    section = fitting.Finetune(**(params.sections["finetune"].model_dump() | values))
     module = plugins.load("methods", method)
     whole: Any = check.model().model_validate(check.read(projects.ROOT / "params.yaml"))
     section_of_method = getattr(whole.methods, method)
@@ -70,7 +71,7 @@ def table(rows: int, seed: int = 0) -> pa.Table:
 def fit(method: str = "full", rows: int = 64, **changes: Any) -> tuple[Any, Any]:
     params, run = sections(method, **changes)
     machine = configure("cpu", "float32", 1)
-    return finetune.fit(params, run, machine, LABELS, table(rows), table(16, seed=1))
+    return fitting.fit(params, run, machine, LABELS, table(rows), table(16, seed=1))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -157,7 +158,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
     for parts in (1, 4):
         torch.manual_seed(0)
         model, _ = weights.build(run, LABELS, run.method_params)
-        how = finetune.optimization(params, run, 16)
+        how = fitting.optimization(params, run, 16)
         module = FineTuning(model.eval(), run, LABELS, {"class_weight": [1.0, 3.0]}, how)
         batch = Rows(data, 0, parts)[np.arange(16)]
         assert len(batch) == parts
@@ -232,9 +233,9 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
 
 def test_a_method_brings_its_learning_rate() -> None:
     params, run = sections("lora")
-    assert finetune.optimization(params, run, 64).learning_rate == run.method_params.learning_rate
+    assert fitting.optimization(params, run, 64).learning_rate == run.method_params.learning_rate
     params, run = sections("full")
-    assert finetune.optimization(params, run, 64).learning_rate == params.learning_rate
+    assert fitting.optimization(params, run, 64).learning_rate == params.learning_rate
 
 
 def test_unknown_lora_targets_are_refused() -> None:
@@ -249,3 +250,27 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"finetune.device: torch finds no GPU"):
         configure("cuda")
+
+
+def test_dropout_is_on_in_training_and_off_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the base's config has it (0.1), or at the rate of finetune.dropout."""
+    seen: list[tuple[bool, set[float]]] = []
+
+    def losses(self: Any, batch: Any) -> Any:
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.Dropout)]
+        (training,) = {layer.training for layer in layers}
+        seen.append((training and torch.is_grad_enabled(), {layer.p for layer in layers}))
+        return losses_of(self, batch)
+
+    losses_of = FineTuning.losses
+    monkeypatch.setattr(FineTuning, "losses", losses)
+    fit(rows=8, epochs=2)
+    assert seen == 2 * [(True, {0.1}), (False, {0.1}), (False, {0.1})]
+    seen.clear()
+    fit(rows=8, epochs=1, dropout=0.25)
+    assert seen == [(True, {0.25}), (False, {0.25}), (False, {0.25})]
+
+
+def test_dropout_shapes_the_weights() -> None:
+    first, second = fit(dropout=0.0)[1].weights, fit(dropout=0.2)[1].weights
+    assert any(not torch.equal(first[name], second[name]) for name in first)

@@ -103,14 +103,24 @@ def load(run: Run) -> PreTrainedModel:
     return plain
 
 
-def build(run: Run, labels: list[str], method_params: Any) -> tuple[Any, list[str]]:
+def build(
+    run: Run, labels: list[str], method_params: Any, dropout: float | None = None
+) -> tuple[Any, list[str]]:
     """The module to train, and the names of the parameters that the base did not bring.
 
     New weights are drawn from torch's global generator; seed it first.
+
+    Args:
+        dropout: in the base and its head, the method's own left out; None: as the base's config
+            has it.
     """
     from transformers.utils import logging
+
+    from stages.training.dropout import set_rate
 
     logging.set_verbosity_error()  # the report of new head weights is no news
     logging.disable_progress_bar()
     model, new = run.task.build_model(BASE, labels)
+    if dropout is not None:
+        set_rate(model, dropout)
     return run.method.apply(model, new, method_params), new

@@ -1,0 +1,211 @@
+"""Training of one model by Lightning: what `finetune` and `trial` share.
+
+`fit` is a function of the parameters and the rows; where results go is the stage's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, model_validator
+
+from stages.params import Run, Section
+from stages.pins import versions
+from stages.training.machine import Device, Machine, Precision
+from stages.training.schedule import Optimization, Schedule, steps_per_epoch
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+    import pyarrow as pa
+
+    from stages.training.callbacks import BestEpoch
+    from stages.training.checkpoints import Checkpoints
+    from stages.training.module import FineTuning
+
+LIBRARIES = ("torch", "lightning", "transformers", "safetensors", "numpy", "pyarrow")
+PARTS = {"cpu": 3, "cuda": 1}  # parts of like length that a batch is padded in
+
+
+class Finetune(Section):
+    seed: int = Field(ge=0, lt=2**32)
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1, description="rows")
+    accumulate: int = Field(ge=1, description="batches an optimizer step")
+    learning_rate: float = Field(gt=0, le=1)
+    weight_decay: float = Field(ge=0, le=1)
+    warmup_epochs: float = Field(ge=0)
+    schedule: Schedule
+    clip_norm: float = Field(ge=0, description="0: no clipping")
+    dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
+    early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
+    device: Device
+    precision: Precision
+    threads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Finetune:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs: warm-up longer than training, got {self.warmup_epochs}; "
+                f"write at most {self.epochs} (finetune.epochs)"
+            )
+        return self
+
+
+def checkpoints(params: Finetune, run: Run, machine: Machine, *more: Any) -> Checkpoints:
+    """Where a run with these inputs keeps its checkpoints.
+
+    Args:
+        more: whatever else the result depends on, as JSON.
+    """
+    from stages.training.checkpoints import FOLDER, Checkpoints, key
+
+    names = {"run.task": run.task_name, "run.method": run.method_name}
+    libraries = versions((*LIBRARIES, *run.method.LIBRARIES))
+    values = (names, parameters(params, run), libraries, machine.device_class(), *more)
+    return Checkpoints(FOLDER / key("finetune", names, *values))
+
+
+def fit(
+    params: Finetune,
+    run: Run,
+    machine: Machine,
+    labels: list[str],
+    train: pa.Table,
+    validation: pa.Table,
+    store: Checkpoints | None = None,
+    tracked: bool = True,
+) -> tuple[FineTuning, BestEpoch]:
+    """Train; the callback returned holds the weights of the best epoch.
+
+    Args:
+        store: where checkpoints go, and where training goes on from; None: none are kept.
+        tracked: report the steps to the loggers.
+    """
+    import lightning.pytorch as pl
+
+    from stages.training import dropout, loggers, packing, weights
+    from stages.training.batching import is_typed, pad_id, targets
+    from stages.training.callbacks import BestEpoch, Progress
+    from stages.training.data import Splits
+    from stages.training.machine import quiet_lightning
+    from stages.training.module import FineTuning
+    from stages.training.resuming import Resuming
+
+    quiet_lightning()
+    pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
+    model, _ = weights.build(run, labels, run.method_params, params.dropout)
+    model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
+    first_position = None
+    if machine.device == "cpu":
+        dropout.replace(model)
+        first_position = packing.prepare(model)
+        if first_position is None:
+            model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
+    how = optimization(params, run, len(train))
+    learnt = run.task.learn(targets(train), labels, run.task_params.loss)
+    module = FineTuning(model, run, labels, learnt, how)
+    splits = Splits(
+        train,
+        validation,
+        batch_size=params.batch_size,
+        seed=params.seed,
+        pad_id=pad_id(model.config),
+        parts=PARTS[machine.device],
+        first_position=first_position,
+        typed=is_typed(model.config),
+    )
+    best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
+    resuming = [Resuming(store, best)] if store else []
+    callbacks = [best, Progress(best.metric, params.epochs), *resuming]
+    trainer = _trainer(params, run, machine, callbacks, tracked)
+    try:
+        for callback in resuming:
+            callback.restore(trainer, module, splits)
+        if len(best.curve) < params.epochs and not best.stops():
+            trainer.fit(module, datamodule=splits)
+    except SystemExit:  # Lightning's answer to an interrupt
+        raise KeyboardInterrupt from None
+    finally:
+        loggers.finish()
+    return module, best
+
+
+def _trainer(
+    params: Finetune, run: Run, machine: Machine, callbacks: list[pl.Callback], tracked: bool
+) -> pl.Trainer:
+    import lightning.pytorch as pl
+
+    from stages.training import loggers
+
+    names = [run.task_name, run.method_name]
+    return pl.Trainer(
+        accelerator="gpu" if machine.device == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if machine.precision == "bf16-mixed" else "32-true",
+        max_epochs=params.epochs,
+        accumulate_grad_batches=params.accumulate,
+        gradient_clip_val=params.clip_norm or None,
+        callbacks=callbacks,
+        logger=tracked
+        and loggers.make(run.tracking, "-".join(names), names, parameters(params, run)),
+        log_every_n_steps=10,
+        enable_checkpointing=False,  # BestEpoch keeps the weights
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        default_root_dir=loggers.FOLDER,
+    )
+
+
+def optimization(params: Finetune, run: Run, rows: int) -> Optimization:
+    """The plan of steps for so many training rows; the method may bring its learning rate."""
+    per_epoch = steps_per_epoch(rows, params.batch_size, params.accumulate)
+    return Optimization(
+        learning_rate=run.method_params.learning_rate or params.learning_rate,
+        weight_decay=params.weight_decay,
+        warmup_steps=round(params.warmup_epochs * per_epoch),
+        steps=params.epochs * per_epoch,
+        schedule=params.schedule,
+        seed=params.seed,
+    )
+
+
+def parameters(params: Finetune, run: Run) -> dict[str, Any]:
+    """Those that shape what is trained, as JSON."""
+    return {
+        "finetune": params.model_dump(mode="json"),
+        "method": run.method_params.model_dump(mode="json"),
+        "loss": run.task_params.loss.model_dump(mode="json"),
+    }
+
+
+def outcome(
+    params: Finetune, run: Run, machine: Machine, module: FineTuning, best: BestEpoch, rows: int
+) -> dict[str, Any]:
+    """What training did, as JSON: a function of the inputs, so without times.
+
+    Args:
+        rows: of the training split.
+    """
+    sizes = [(p.numel(), p.requires_grad) for p in module.model.parameters()]
+    chosen = best.curve[best.epoch - 1]
+    prefix = "validation_"
+    return {
+        "task": run.task_name,
+        "method": run.method_name,
+        "epochs": len(best.curve),
+        "best_epoch": best.epoch,
+        "steps": int(best.curve[-1]["step"]),
+        "examples": len(best.curve) * rows,
+        "tokens": module.tokens,
+        "batches": "packed" if module.padded == module.tokens else "padded",
+        "padding_share": round(1 - module.tokens / module.padded, 4),
+        "trained_parameters": sum(size for size, trained in sizes if trained),
+        "parameters_total": sum(size for size, _ in sizes),
+        "learning_rate": module.how.learning_rate,
+        "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
+        "device_class": machine.device_class(),
+        "parameters": parameters(params, run),
+        "libraries": versions((*LIBRARIES, *run.method.LIBRARIES)),
+    }
