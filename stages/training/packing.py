@@ -131,17 +131,11 @@ def attention(
         )
     attend = _products if query.device.type == "cpu" else _fused
     causal = bool(getattr(module, "is_causal", False))
-    found = [
-        group.give(
-            attend(
-                *(group.take(x) for x in (query, key, value)),
-                group.bias(causal),
-                scaling,
-                dropout if module.training else 0.0,
-            )
-        )
-        for group in _layout.groups
-    ]
+    rate = dropout if module.training else 0.0
+    found = []
+    for group in _layout.groups:
+        q, k, v = group.take(query), group.take(key), group.take(value)
+        found.append(group.give(attend(q, k, v, group.bias(causal), scaling, rate)))
     return torch.cat(found).view(1, query.shape[2], query.shape[1], query.shape[3]), None
 
 
