@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from stages import artifacts
 from stages.artifacts import (
     read_json,
     read_parquet,
@@ -19,6 +20,7 @@ from stages.artifacts import (
     write_arrow,
     write_json,
 )
+from stages.common.texts import present
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
@@ -81,18 +83,21 @@ def load_tokenizer(path: Path) -> Tokenizer:
 def encode(
     tokenizer: Tokenizer, rows: pd.DataFrame, max_length: int, run: Run, labels: list[str]
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Token ids (list of int32) and targets of all rows, and what was cut.
+    """Token ids (list of int32) and targets of all rows, of pairs also `first`, the tokens that
+    belong to the first text; and what was cut.
 
     A row longer than `max_length` is cut by the tokenizer itself, which keeps the special
     tokens.
     """
     import pyarrow as pa
 
-    texts = rows[list(run.task.TEXTS)].to_numpy().tolist()
+    roles = present(run.task.TEXTS, rows.columns)
+    texts = rows[roles].to_numpy().tolist()
     unknown = _unknown_id(tokenizer)
     full_lengths: list[int] = []
     chunks: list[np.ndarray] = []
     kept_lengths: list[int] = []
+    first: list[int] = []
     for start in range(0, len(texts), CHUNK):
         ids = ids_of(tokenizer, texts[start : start + CHUNK])
         full_lengths += map(len, ids)
@@ -104,22 +109,44 @@ def encode(
             for i, row in zip(long, cut, strict=True):
                 ids[i] = row
         kept_lengths += map(len, ids)
+        if len(roles) > 1:
+            first += firsts_of(tokenizer, texts[start : start + CHUNK], max_length)
         chunks.append(np.fromiter((t for row in ids for t in row), dtype=np.int32))
     tokens = np.concatenate(chunks) if chunks else np.empty(0, np.int32)
     offsets = np.concatenate([[0], np.cumsum(kept_lengths)]).astype(np.int64)
-    table = pa.table(
-        {
-            "input_ids": pa.LargeListArray.from_arrays(offsets, tokens),
-            "target": run.task.targets(rows, labels),
-        }
+    columns = {
+        "input_ids": pa.LargeListArray.from_arrays(offsets, tokens),
+        "target": artifacts.column(run.task.targets(rows, labels)),
+    }
+    if len(roles) > 1:
+        columns["first"] = pa.array(first, pa.int32())
+    return pa.table(columns), _counts(
+        np.array(full_lengths), np.array(kept_lengths), tokens, unknown
     )
-    return table, _counts(np.array(full_lengths), np.array(kept_lengths), tokens, unknown)
 
 
 def ids_of(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:
     """Token ids of each row; a row is one text, or a pair."""
     single = [text[0] if len(text) == 1 else tuple(text) for text in texts]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(single)]
+
+
+def firsts_of(tokenizer: Tokenizer, pairs: list[list[str]], max_length: int) -> list[int]:
+    """Tokens of each pair, cut to `max_length`, that are of type 0: up to the end of its first
+    text, or all where the tokenizer does not tell the two apart.
+
+    Raises:
+        UserError: the tokenizer knows other types, or mixes them.
+    """
+    tokenizer.enable_truncation(max_length)
+    types = [one.type_ids for one in tokenizer.encode_batch_fast([tuple(pair) for pair in pairs])]
+    tokenizer.no_truncation()
+    if any(row != [0] * row.count(0) + [1] * row.count(1) for row in types):
+        raise UserError(
+            "tokenizer.json of the base: marks the tokens of a pair otherwise than by 0 for the "
+            "first text and then 1 for the second; pairs need another base"
+        )
+    return [row.count(0) for row in types]
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:
