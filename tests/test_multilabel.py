@@ -79,7 +79,7 @@ def test_the_threshold_is_the_one_of_highest_f1(rows: list[tuple[float, bool]]) 
 def test_thresholds_are_tuned_on_what_settle_is_given() -> None:
     logits = np.array([[2.0, -3.0], [1.0, -1.0], [-1.0, -2.0]])
     target = np.array([[1, 0], [1, 1], [0, 0]])
-    of = {kind: task.settle(target, logits, None, ["a", "b"], {}, task.Loss(thresholds=kind))  # type: ignore[arg-type]
+    of = {kind: task.settle(target, logits, None, ["a", "b"], {}, task.Loss(thresholds=kind))
           for kind in ("one", "each", "half")}  # fmt: skip
     assert of["half"] == {"thresholds": [0.5, 0.5]}
     low, high = of["each"]["thresholds"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,14 +83,14 @@ def test_the_model_gives_the_users_units() -> None:
     """Folded into the last layer or not, a prediction is the same."""
     learnt = task.learn(np.array([90.0, 110.0]), [], task.Loss())
     assert learnt == {"mean": [100.0], "deviation": [10.0]}
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
+    model: Any = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     before = task.scores(model(x).detach().numpy(), None, [], learnt)
     rest = task.fold(model, learnt)
     assert rest == {}
     after = task.scores(model(x).detach().numpy(), None, [], rest)
     np.testing.assert_allclose(before, after, rtol=1e-5)
-    bare = torch.nn.Linear(4, 1, bias=False)
+    bare: Any = torch.nn.Linear(4, 1, bias=False)
     assert task.fold(bare, learnt) == learnt, "no bias could hold the mean"
 
 
