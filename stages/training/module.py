@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from stages.adaptation import Adapted
 from stages.params import Run
 from stages.training import packing
 from stages.training.batching import Batch, in_order, sizes, targets
@@ -29,10 +32,12 @@ class FineTuning(pl.LightningModule):
         labels: list[str],
         learnt: dict[str, list[float]],
         how: Optimization,
+        adapted: Adapted | None = None,
     ) -> None:
         """
         Args:
             learnt: what the task learnt of the training targets.
+            adapted: what the method says of the model's weights; None: nothing in particular.
         """
         super().__init__()
         self.model = model
@@ -40,6 +45,7 @@ class FineTuning(pl.LightningModule):
         self.labels = labels
         self.learnt = learnt
         self.how = how
+        self.adapted = adapted or Adapted(model)
         for name, values in learnt.items():
             self.register_buffer(f"learnt_{name}", torch.tensor(values), persistent=False)
         self.train_loss: list[torch.Tensor] = []
@@ -76,7 +82,8 @@ class FineTuning(pl.LightningModule):
         torch.manual_seed(int(state[0]) & (2**63 - 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        total, count, _ = self.losses(batch)
+        with self._frozen():
+            total, count, _ = self.losses(batch)
         loss = total / count
         self.train_loss.append(loss.detach())
         tokens, computed = sizes(batch)
@@ -84,6 +91,24 @@ class FineTuning(pl.LightningModule):
         self.padded += computed
         self.log("train_loss", loss.detach())
         return loss
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Weights that join in a later epoch are constants of the graph that is built here, so
+        nothing is computed for them on the way back."""
+        joins = self.adapted.joins
+        later = [
+            weight
+            for name, weight in self.model.named_parameters()
+            if joins.get(name, 0) > self.current_epoch and weight.requires_grad
+        ]
+        for weight in later:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in later:
+                weight.requires_grad_(True)
 
     def on_validation_epoch_start(self) -> None:
         self._validation = []
@@ -110,13 +135,22 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW (Loshchilov and Hutter, 2019), without decay on biases and norms."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.how.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=self.how.learning_rate, fused=True)
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad:
+                rate = self.adapted.rates.get(name, 1.0)
+                decays = weight.ndim > 1 and name not in self.adapted.undecayed
+                decay = self.how.weight_decay if decays else 0.0
+                groups.setdefault((rate, decay), []).append(weight)
+        whole = self.how.learning_rate
+        optimizer = torch.optim.AdamW(
+            [  # the whole rate first, which is what the curve shows
+                {"params": groups[rate, decay], "lr": whole * rate, "weight_decay": decay}
+                for rate, decay in sorted(groups, reverse=True)
+            ],
+            lr=whole,
+            fused=True,
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.how.rate)
         return {
             "optimizer": optimizer,
