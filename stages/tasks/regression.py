@@ -162,9 +162,8 @@ def metrics(target: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict
     error = scores[:, 0] - target
     mse = weights @ error**2 / rows
     spread = _covariance(target, target, weights)
-    varies = spread > 0
     return {
-        "r2": 1 - mse / np.where(varies, spread, np.nan),
+        "r2": 1 - mse / np.where(_is_one(target, weights), np.nan, spread),
         "pearson": correlation(target, scores[:, 0], weights),
         "mse": mse,
         "mae": weights @ np.abs(error) / rows,
@@ -185,9 +184,15 @@ def correlation(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray
     Args:
         x, y: [n], or [b, n] where they differ from resample to resample."""
     spread = _covariance(x, x, weights) * _covariance(y, y, weights)
-    # A constant's variance is not exactly 0 in floating point.
-    flat = spread <= 1e-24 * (1e-300 + np.mean(x * x) * np.mean(y * y))
+    flat = _is_one(x, weights) | _is_one(y, weights)
     return _covariance(x, y, weights) / np.sqrt(np.where(flat, np.nan, spread))
+
+
+def _is_one(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Is x the same in all rows of a resample, [b]? Their variance is not exactly 0 then."""
+    drawn = weights > 0
+    highest = np.where(drawn, x, -np.inf).max(axis=1)
+    return highest == np.where(drawn, x, np.inf).min(axis=1)
 
 
 def evaluation(

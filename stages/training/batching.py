@@ -19,7 +19,8 @@ Batch = list[dict[str, torch.Tensor]]
 table's other numbers by column: `target`, [n] or [n, k], and what else the task wants, [n], [n, k],
 or for each token [tokens].
 Padded parts have input_ids and attention_mask [n, length]; a pack, which is the only part, has
-input_ids and position_ids [1, tokens] and lengths [n], rising. Either has token_type_ids of the
+input_ids and position_ids [1, tokens] and lengths [n], rising, and where it is kept `trunk` (see
+`stages.training.trunk`), [tokens, hidden] or [n, hidden]. Either has token_type_ids of the
 shape of input_ids where the model tells two texts apart."""
 
 INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
@@ -56,6 +57,8 @@ class Rows(Dataset[Batch]):
         self.pad_id = pad_id
         self.parts = parts
         self.first_position = first_position
+        self.trunk: np.ndarray | None = None  # what frozen layers make of the tokens or the rows
+        self.trunk_of_rows = False
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -93,11 +96,22 @@ class Rows(Dataset[Batch]):
                     None
                 ],
             ),
+            **self._trunk(rows),
             **self._numbers(rows),
         }
 
+    def _trunk(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        if self.trunk is None:
+            return {}
+        kept = self.trunk[rows if self.trunk_of_rows else self.places(rows)]
+        return {"trunk": torch.from_numpy(kept)}
+
     def _joined(self, rows: np.ndarray) -> np.ndarray:
         return np.concatenate([self.tokens[self.offsets[r] : self.offsets[r + 1]] for r in rows])
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where the tokens of rows are among those of all, [tokens]."""
+        return np.concatenate([np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows])
 
     def _types(
         self, rows: np.ndarray, is_second: Callable[[np.ndarray], np.ndarray]

@@ -47,16 +47,19 @@ OF_TOKENS = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "F
 class Layout:
     """Where the rows of a pack are, and how attention groups them."""
 
-    def __init__(self, lengths: np.ndarray, device: torch.device) -> None:
+    def __init__(self, lengths: np.ndarray, device: torch.device, causal: bool) -> None:
         """
         Args:
             lengths: tokens of each row [n], rising.
+            causal: the head of a row reads its last token, not its first.
         """
         ends = np.cumsum(lengths)
         starts = ends - lengths
         self.first = torch.from_numpy(starts).to(device)
         self.last = torch.from_numpy(ends - 1).to(device)
+        self.read = self.last if causal else self.first  # by a head that reads rows
         self.kept: torch.Tensor | None = None  # logits of the last tokens, [n, k]
+        self.trunk: torch.Tensor | None = None  # what frozen layers make of the pack
         self.groups = []
         count = max(1, min(GROUPS, len(lengths) // 4))
         for rows in np.array_split(np.arange(len(lengths)), count):
@@ -228,7 +231,10 @@ def logits(
     """
     global _layout  # noqa: PLW0603
     ids = part["input_ids"]
-    _layout = Layout(part["lengths"].cpu().numpy(), ids.device)
+    config = getattr(model, "config", None)
+    causal = getattr(config, "model_type", None) in CAUSAL
+    _layout = Layout(part["lengths"].cpu().numpy(), ids.device, causal)
+    _layout.trunk = part.get("trunk")
     try:
         output = model(**{name: part[name] for name in INPUTS if name in part})
         if _layout.kept is not None:
@@ -271,3 +277,60 @@ def _keep(module: torch.nn.Module, args: Any, output: torch.Tensor) -> Any:
     _layout.kept = output[0]
     tokens = int(_layout.last[-1]) + 1
     return output.new_zeros(1).expand(1, tokens, output.shape[-1])
+
+
+class Port:
+    """Where what frozen layers make of a pack is taken out, and put in instead of computing it:
+    [tokens, hidden], or where all are frozen and the head reads rows, [n, hidden]."""
+
+    def __init__(self, layers: list[torch.nn.Module], *, of_rows: bool) -> None:
+        """
+        Args:
+            layers: the lowest layers of a model that is ready for packs.
+        """
+        self.of_rows = of_rows
+        self._caught: torch.Tensor | None = None
+        for layer in layers:
+            _skip(layer, self if layer is layers[-1] else None)
+
+    def catch(self, model: torch.nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the layers make of a pack, by computing it."""
+        logits(model, part, _nothing)
+        assert self._caught is not None
+        return self._caught[0]
+
+    def out(self, layout: Layout, hidden: torch.Tensor) -> None:
+        if self.of_rows and hidden.shape[1] != len(layout.first):
+            hidden = hidden.index_select(1, layout.read)
+        self._caught = hidden
+
+    def into(self, layout: Layout, hidden: torch.Tensor) -> torch.Tensor:
+        assert layout.trunk is not None
+        trunk = layout.trunk[None].to(hidden.dtype)
+        if not self.of_rows or layout.read is layout.first:
+            return trunk
+        return torch.zeros_like(hidden).index_copy(1, layout.last, trunk)
+
+
+def _skip(layer: torch.nn.Module, port: Port | None) -> None:
+    """Have a layer hand its input on where the trunk of the pack is known."""
+    forward = layer.forward
+
+    def skipping(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if _layout is None or _layout.trunk is None:
+            found = forward(hidden_states, *args, **kwargs)
+            if port is not None and _layout is not None:
+                port.out(_layout, found.detach())
+            return found
+        return hidden_states if port is None else port.into(_layout, hidden_states)
+
+    layer.forward = skipping  # type: ignore[method-assign]
+
+
+def _nothing(output: Any) -> torch.Tensor:
+    return torch.empty(0, 0)
+
+
+def reads_rows(model: Any) -> bool:
+    """Does a model's head read one token of each row?"""
+    return type(model).__name__.endswith(OF_ROWS)
