@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from stages.adaptation import Adapted
+
 BASE = Path("data/base")
 FINETUNED = Path("models/finetuned")
 
@@ -92,8 +94,8 @@ def load(run: Run) -> PreTrainedModel:
 
 def build(
     run: Run, labels: list[str], method_params: Any, dropout: float | None = None
-) -> tuple[Any, list[str]]:
-    """The module to train, and the names of the parameters that the base did not bring.
+) -> tuple[Any, Adapted]:
+    """The module to train, and how, as the method says.
 
     New weights are drawn from torch's global generator; seed it first.
 
@@ -110,4 +112,5 @@ def build(
     model, new = run.task.build_model(BASE, labels)
     if dropout is not None:
         set_rate(model, dropout)
-    return run.method.apply(model, new, method_params), new
+    adapted = run.method.apply(model, new, method_params)
+    return adapted.module, adapted
