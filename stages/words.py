@@ -31,7 +31,9 @@ MODELS = {"BPE", "Unigram", "WordLevel", "WordPiece"}  # see one word of the spl
 PROCESSORS = {"BertProcessing", "ByteLevel", "RobertaProcessing", "TemplateProcessing"}
 # White space, or what might be taken for it, other than a single space between two words. GPT-2's
 # pattern gives such a space to the word after it, and looks across all others.
-IRREGULAR = "^ | $|  |  |[\x00-\x1f\x7f-\xa0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]"
+IRREGULAR = (
+    "^ | $|  |[\x00-\x1f\x7f-\xa0\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\ufeff]"
+)
 MOST = 1 << 20  # words kept; then the memo begins anew
 MOST_IDS = 1 << 23
 CHECKED = 16  # rows of a chunk that are compared with the tokenizer's own ids

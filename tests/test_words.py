@@ -96,7 +96,7 @@ def test_ids_are_the_tokenizers_own(folder: Path, name: str, count: int) -> None
     memo = Words(chosen, rule(chosen) or "between", count)
     row = st.lists(texts, min_size=count, max_size=count)
 
-    @settings(max_examples=40, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=25, deadline=None, database=None, derandomize=True)
     @given(st.lists(row, min_size=20, max_size=60))
     def holds(rows: list[list[str]]) -> None:
         same(chosen, rows, memo)
