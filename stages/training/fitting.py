@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
 from stages.training.machine import Device, Machine, Precision
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from stages.training.callbacks import BestEpoch
     from stages.training.checkpoints import Checkpoints
+    from stages.training.data import Splits
     from stages.training.module import FineTuning
 
 LIBRARIES = ("torch", "lightning", "transformers", "safetensors", "numpy", "pyarrow")
@@ -30,6 +32,7 @@ class Finetune(Section):
     seed: int = Field(ge=0, lt=2**32)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1, description="rows")
+    batch_tokens: int | None = Field(ge=1, description="tokens at most, instead of batch_size")
     accumulate: int = Field(ge=1, description="batches an optimizer step")
     learning_rate: float = Field(gt=0, le=1)
     weight_decay: float = Field(ge=0, le=1)
@@ -102,9 +105,6 @@ def fit(
         first_position = packing.prepare(model)
         if first_position is None:
             model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
-    how = optimization(params, run, len(train))
-    learnt = run.task.learn(targets(train), labels, run.task_params.loss)
-    module = FineTuning(model, run, labels, learnt, how, adapted)
     splits = Splits(
         train,
         validation,
@@ -114,7 +114,13 @@ def fit(
         parts=PARTS[machine.device],
         first_position=first_position,
         typed=is_typed(model.config),
+        tokens=params.batch_tokens,
+        pinned=machine.device == "cuda",
     )
+    _check_budget(params, splits)
+    how = optimization(params, run, len(splits.order()))
+    learnt = run.task.learn(targets(train), labels, run.task_params.loss)
+    module = FineTuning(model, run, labels, learnt, how, adapted)
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
@@ -158,9 +164,22 @@ def _trainer(
     )
 
 
-def optimization(params: Finetune, run: Run, rows: int) -> Optimization:
-    """The plan of steps for so many training rows; the method may bring its learning rate."""
-    per_epoch = steps_per_epoch(rows, params.batch_size, params.accumulate)
+def _check_budget(params: Finetune, splits: Splits) -> None:
+    """
+    Raises:
+        UserError: a batch of `batch_tokens` would be too small for the longest row.
+    """
+    longest = max(int(rows.lengths.max()) for rows in (splits.train, splits.validation))
+    if params.batch_tokens is not None and params.batch_tokens < 2 * longest:
+        raise UserError(
+            f"params.yaml: finetune.batch_tokens: the longest row has {longest} tokens, got "
+            f"{params.batch_tokens}; write at least {2 * longest}, or lower tokenize.max_length"
+        )
+
+
+def optimization(params: Finetune, run: Run, batches: int) -> Optimization:
+    """The plan of steps for so many batches an epoch; the method may bring its learning rate."""
+    per_epoch = steps_per_epoch(batches, params.accumulate)
     return Optimization(
         learning_rate=run.method_params.learning_rate or params.learning_rate,
         weight_decay=params.weight_decay,
