@@ -51,6 +51,7 @@ class FineTuning(pl.LightningModule):
         self.train_loss: list[torch.Tensor] = []
         self.tokens = 0
         self.padded = 0
+        self.trunk = False  # is the output of frozen layers kept?
         self.resumed = 0  # tokens of those that an earlier process trained on
         self._validation: list[tuple[np.ndarray, np.ndarray, float, float]] = []
         self.validation: dict[str, float] = {}
