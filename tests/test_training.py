@@ -235,3 +235,12 @@ def test_dropout_is_on_in_training_and_off_in_validation(monkeypatch: pytest.Mon
 def test_dropout_shapes_the_weights() -> None:
     first, second = fit(dropout=0.0)[1].weights, fit(dropout=0.2)[1].weights
     assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["head_only", "freeze"])
+def test_training_on_what_frozen_layers_made_is_training(method: str) -> None:
+    """With their output kept, and with it computed anew in each step."""
+    kept, computed = (fit(method, keep_frozen=keep, dropout=0.1) for keep in (True, False))
+    assert kept[0].trunk and not computed[0].trunk
+    for name, weight in computed[1].weights.items():
+        torch.testing.assert_close(kept[1].weights[name], weight, atol=1e-4, rtol=1e-3)

@@ -42,7 +42,7 @@ def prepared(family: str, layers: int) -> tuple[Any, Rows, Trunk]:
 def test_loss_and_gradients_are_those_of_computing_it(family: str, layers: int) -> None:
     model, data, trunk = prepared(family, layers)
     expected, gradients = losses(model, data)
-    assert trunk.keep({"train": data}, 5, "cpu", "float32", None)
+    assert trunk.keep({"train": data}, "cpu", "float32", None)
     model.eval()
     found, others = losses(model, data)
     assert found == pytest.approx(expected, rel=1e-5)
@@ -53,7 +53,7 @@ def test_loss_and_gradients_are_those_of_computing_it(family: str, layers: int) 
 
 def test_the_frozen_layers_are_not_computed_again() -> None:
     model, data, trunk = prepared(ENCODER, 1)
-    trunk.keep({"train": data}, 5, "cpu", "float32", None)
+    trunk.keep({"train": data}, "cpu", "float32", None)
     calls = []
     for number, layer in enumerate(model.bert.encoder.layer):
         layer.attention.register_forward_hook(lambda *_, number=number: calls.append(number))
@@ -77,13 +77,13 @@ def test_dropout_of_the_trunk_is_off_and_that_of_the_rest_on() -> None:
 def test_a_model_that_trains_its_embeddings_has_no_trunk() -> None:
     model, data, _ = prepared(ENCODER, 1)
     model.bert.embeddings.LayerNorm.bias.requires_grad_(True)
-    assert not Trunk(model).keep({"train": data}, 5, "cpu", "float32", None)
+    assert not Trunk(model).keep({"train": data}, "cpu", "float32", None)
 
 
 def test_padded_rows_are_left_alone() -> None:
     model, data = model_of("deberta"), rows("deberta")
     freeze(model, 1)
-    assert not Trunk(model).keep({"train": Rows(data, 0, 1)}, 5, "cpu", "float32", None)
+    assert not Trunk(model).keep({"train": Rows(data, 0, 1)}, "cpu", "float32", None)
     assert FAMILIES["deberta"][0] == "padded"
 
 
@@ -91,7 +91,7 @@ def test_what_memory_should_not_hold_goes_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, held, trunk = prepared(ENCODER, 1)
-    trunk.keep({"train": held}, 5, "cpu", "float32", tmp_path)
+    trunk.keep({"train": held}, "cpu", "float32", tmp_path)
     assert not list(tmp_path.iterdir())
 
     class Memory:
@@ -99,7 +99,7 @@ def test_what_memory_should_not_hold_goes_to_a_file(
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
     _, filed, trunk = prepared(ENCODER, 1)
-    trunk.keep({"train": filed}, 5, "cpu", "float32", tmp_path)
+    trunk.keep({"train": filed}, "cpu", "float32", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["trunk-train.npy"]
     assert held.trunk is not None and filed.trunk is not None
     np.testing.assert_array_equal(filed.trunk, held.trunk)

@@ -40,6 +40,7 @@ class Finetune(Section):
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
     dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
+    keep_frozen: bool = Field(description="keep the output of frozen layers from epoch to epoch")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
     precision: Precision
@@ -94,17 +95,19 @@ def fit(
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
     from stages.training.resuming import Resuming
+    from stages.training.trunk import Trunk
 
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, adapted = weights.build(run, labels, run.method_params, params.dropout)
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
-    first_position = None
+    trunk = Trunk(model)
+    trunk.calm()
     if machine.device == "cpu":
         dropout.replace(model)
-        first_position = packing.prepare(model)
-        if first_position is None:
-            model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
+    first_position = packing.prepare(model)
+    if first_position is None and machine.device == "cpu":
+        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
     splits = Splits(
         train,
         validation,
@@ -129,6 +132,10 @@ def fit(
         for callback in resuming:
             callback.restore(trainer, module, splits)
         if len(best.curve) < params.epochs and not best.stops():
+            if params.keep_frozen:
+                folder = store.folder if store else None
+                rows = {"train": splits.train, "validation": splits.validation}
+                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
@@ -219,6 +226,7 @@ def outcome(
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
         "batches": "packed" if module.padded == module.tokens else "padded",
+        "frozen_layers": "kept" if module.trunk else "computed",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),

@@ -324,7 +324,7 @@ def _skip(layer: torch.nn.Module, port: Port | None) -> None:
             return found
         return hidden_states if port is None else port.into(_layout, hidden_states)
 
-    layer.forward = skipping  # type: ignore[method-assign]
+    layer.forward = skipping
 
 
 def _nothing(output: Any) -> torch.Tensor:

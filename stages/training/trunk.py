@@ -21,6 +21,7 @@ from stages.training import packing
 from stages.training.batching import ByLength, Rows
 
 SHARE = 0.25  # of the memory that is free
+BATCH = 64  # rows at a time
 FILE = "trunk-{split}.npy"
 
 
@@ -54,18 +55,12 @@ class Trunk:
             module.eval()
 
     def keep(
-        self,
-        splits: dict[str, Rows],
-        batch_size: int,
-        device: str,
-        precision: str,
-        folder: Path | None,
+        self, splits: dict[str, Rows], device: str, precision: str, folder: Path | None
     ) -> bool:
         """Compute it for all rows, and have their packs bring it along.
 
         Args:
             splits: by name; rows that are not packed are left as they are.
-            batch_size: rows at a time.
             precision: of `stages.training.machine.Machine`.
             folder: where files go that memory should not hold; None: memory holds them.
 
@@ -83,7 +78,7 @@ class Trunk:
         for split, rows in splits.items():
             shape = (_count(rows, port), self.whole.config.hidden_size)
             file = None if folder is None or total <= free else folder / FILE.format(split=split)
-            rows.trunk = _fill(self.whole, port, rows, batch_size, device, precision, shape, file)
+            rows.trunk = _fill(self.whole, port, rows, device, precision, shape, file)
             rows.trunk_of_rows = port.of_rows
         self.whole.train()
         self.calm()
@@ -98,7 +93,6 @@ def _fill(
     model: Any,
     port: packing.Port,
     rows: Rows,
-    batch_size: int,
     device: str,
     precision: str,
     shape: tuple[int, int],
@@ -112,7 +106,7 @@ def _fill(
         kept = np.lib.format.open_memmap(file, "w+", np.float32, shape)
     halved = precision == "bf16-mixed"
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=halved):
-        for indices in ByLength(rows.lengths, batch_size):
+        for indices in ByLength(rows.lengths, BATCH):
             (part,) = rows[indices]
             on_device = {name: values.to(device) for name, values in part.items()}
             found = port.catch(model, on_device).float().cpu().numpy()
