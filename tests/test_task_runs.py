@@ -154,7 +154,7 @@ def test_plain_transformers_loads_the_export(done: tuple[str, Path]) -> None:
         assert scores == pytest.approx(expected, abs=1e-4)
 
 
-def _check_tags(found: list[dict[str, Any]], row: dict[str, Any]) -> None:
+def _check_tags(found: list[dict[str, Any]], row: dict[Any, Any]) -> None:
     """The pipeline reads one window: the words that begin in it have the evaluated tags, but for
     those near its end, which count in the next."""
     by_start = {one["start"]: one["entity"] for one in found}
