@@ -107,7 +107,7 @@ def create(folder: Path, files: dict[str, str]) -> Copy:
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "profiles").symlink_to("workflow/profiles")  # where Snakemake looks for them
     (folder / "stages").mkdir()
-    for name in ("__init__.py", "alone.py", "errors.py"):
+    for name in ("__init__.py", "alone.py", "errors.py", "locks.py"):
         shutil.copy(ROOT / "stages" / name, folder / "stages" / name)
     shutil.copy(ROOT / ".dvcignore", folder)
     for name, text in files.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from stages import locks
 from tests import bridge
 from tests.bridge import Copy
 
@@ -128,3 +129,45 @@ def test_dvc_is_killed_while_it_runs_nothing(copy: Copy) -> None:
     run.wait()
     copy("dvc", "repro")
     assert "up to date" in copy("dvc", "status")
+
+
+def test_dvc_lock_cut_at_any_place() -> None:
+    """What is left is a lock of DVC's form, with every entry before the cut."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import parse_yaml
+
+    whole = (bridge.ROOT / "dvc.lock").read_text()
+    names = list(parse_yaml(whole, "dvc.lock")["stages"])
+    assert not locks.torn(whole)
+    for size in range(0, len(whole), 211):
+        mended = locks.mended(whole[:size])
+        left = list(COMPILED_LOCKFILE_SCHEMA(parse_yaml(mended, "dvc.lock")).get("stages", {}))
+        begun = [name for name in names if f"\n  {name}:\n" in whole[:size]]
+        assert left in (begun, begun[:-1])
+    conflict = "<<<<<<< HEAD\n" + whole
+    assert locks.mended(conflict) == conflict
+
+
+@pytest.mark.parametrize("cut", [0, 0.67])
+def test_a_torn_lock_file(tmp_path: Path, cut: float) -> None:
+    """Snakemake mends it; nothing runs, for the cache has all results. So does plain DVC, once
+    the file is deleted, as `python -m stages check` says."""
+    two = (
+        "stages:\n"
+        "  a: {cmd: echo a >> $RUNLOG; cat in.txt > o, deps: [in.txt], outs: [o]}\n"
+        "  b: {cmd: echo b >> $RUNLOG; cat o > p, deps: [o], outs: [p]}\n"
+    )
+    copy = bridge.create(tmp_path / "copy", {"in.txt": "1\n", "dvc.yaml": two})
+    assert copy.run("dvc").ran == ["a", "b"]
+    lock = copy.folder / "dvc.lock"
+    whole = lock.read_text()
+    torn = whole[: int(cut * len(whole) if isinstance(cut, float) else cut)]
+    lock.write_text(torn)
+    assert locks.torn(torn)
+    mended = copy.run("snakemake")
+    assert "dvc.lock: was cut short" in mended.output
+    assert (mended.code, mended.ran) == (0, [])
+    assert lock.read_text() == whole
+    lock.unlink()
+    assert copy.run("dvc").ran == []
+    assert lock.read_text() == whole

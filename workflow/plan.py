@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from stages import locks
 from workflow import pipeline, runners
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
 from workflow.ordering import Ordering, read
@@ -78,6 +79,7 @@ def make(*, everything: bool) -> Plan:
         everything: all dvc.yaml files, as `dvc repro --all-pipelines`.
     """
     with pipeline.opened(locked=True) as repo:
+        _mend_locks()
         order, graph = pipeline.in_order(repo, everything=everything)
         stages = pipeline.load(repo, order, graph)
         ordering = read(order)
@@ -126,6 +128,17 @@ def finish(plan: Plan, *, done: bool) -> None:
         else:
             plan.ordering.sort_gitignores()
     Path(os.environ[VARIABLE]).unlink(missing_ok=True)
+
+
+def _mend_locks() -> None:
+    """What a kill of plain DVC has cut off dvc.lock is found again in the cache."""
+    for path in [Path("dvc.lock"), *Path("workflow").glob("*/dvc.lock")]:
+        text = path.read_text("utf-8", errors="replace") if path.exists() else locks.EMPTY
+        if locks.torn(text):
+            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            partial.write_text(locks.mended(text), "utf-8")
+            os.replace(partial, path)
+            print(f"{path}: was cut short; its last entries are looked up anew", file=sys.stderr)
 
 
 def _close(plan: Plan) -> None:
