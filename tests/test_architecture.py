@@ -106,7 +106,7 @@ MAY_IMPORT = {
         "ground",
     },
     "stage": {"preparing", "base", "training", "exporting", "reporting", "ground"},
-    "exporting": {"exporting", "ground"},
+    "exporting": {"exporting", "training", "ground"},
     "training": {"training", "ground"},
     "reporting": {"reporting", "ground"},
     "preparing": {"preparing", "ground"},

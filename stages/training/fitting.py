@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from stages.adaptation import Start
 from stages.params import Run, Section
 from stages.pins import versions
 from stages.training.machine import Device, Machine, Precision
@@ -85,8 +86,8 @@ def fit(
     import lightning.pytorch as pl
 
     from stages.training import dropout, loggers, packing, weights
-    from stages.training.batching import pad_id
-    from stages.training.callbacks import BestEpoch, Progress
+    from stages.training.batching import Rows, pad_id
+    from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
@@ -105,15 +106,18 @@ def fit(
     how = optimization(params, run, len(train))
     weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
     module = FineTuning(model, run, weight, how, adapted)
+    pad, parts = pad_id(model.config), PARTS[machine.device]
     splits = Splits(
         train,
         validation,
         batch_size=params.batch_size,
         seed=params.seed,
-        pad_id=pad_id(model.config),
-        parts=PARTS[machine.device],
+        pad_id=pad,
+        parts=parts,
         first_position=first_position,
     )
+    if adapted.start:
+        adapted.start(Start(Rows(train, pad, parts), weight, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
@@ -121,7 +125,9 @@ def fit(
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
-        if len(best.curve) < params.epochs and not best.stops():
+        if not adapted.steps:
+            measure(trainer, module, splits, best)
+        elif len(best.curve) < params.epochs and not best.stops():
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
@@ -203,7 +209,7 @@ def outcome(
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
         "stored_bytes": sum(w.numel() * w.element_size() for w in best.weights.values()),
-        "learning_rate": module.how.learning_rate,
+        "learning_rate": module.how.learning_rate if module.adapted.steps else None,
         "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
         "device_class": machine.device_class(),
         "parameters": parameters(params, run),

@@ -119,6 +119,7 @@ def prepare(model: Any) -> int | None:
         attribute is None
         or not type(whole).__name__.endswith("ForSequenceClassification")
         or getattr(config, "is_decoder", False)
+        or whole.base_model._forward_pre_hooks  # the method changes what comes in
     ):
         return None
     AttentionInterface.register(NAME, attention)
