@@ -41,12 +41,13 @@ class Start:
     """What `Adapted.start` may use.
 
     `rows[numbers]` are the parts of a padded batch: mappings with input_ids and attention_mask
-    [n, length], target [n], and row [n], the number of each row. `rows.targets` [n] are all
-    targets, `rows.tokens` all rows' token ids end to end, `rows.offsets` [n + 1] where each
+    [n, length], token_type_ids where the model tells two texts apart, and row [n], the number of
+    each row. `rows.tokens` are all rows' token ids end to end, `rows.offsets` [n + 1] where each
     begins.
     """
 
     rows: Any
+    targets: np.ndarray  # [n]
     weight: np.ndarray | None  # of the classes in the loss [k]
     seed: int
     device: str

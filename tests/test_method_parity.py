@@ -198,12 +198,13 @@ def few_shot(rows: int = 24, **values: Any) -> tuple[Any, np.ndarray, np.ndarray
     torch.manual_seed(0)
     module, adapted = weights.build(run, LABELS, run.method_params)
     data = Rows(table(rows), 0, 1)
+    targets = table(rows)["target"].to_numpy()
     assert adapted.start is not None
-    adapted.start(Start(data, None, 0, "cpu"))
+    adapted.start(Start(data, targets, None, 0, "cpu"))
     (part,) = data[np.arange(rows)]
     with torch.no_grad():
-        vectors = module.vectors(part["input_ids"], part["attention_mask"]).numpy()
-    return module, vectors, part["target"].numpy()
+        vectors = module.vectors(part["attention_mask"], input_ids=part["input_ids"]).numpy()
+    return module, vectors, targets
 
 
 def test_class_means_decide_for_the_nearest() -> None:

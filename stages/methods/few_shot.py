@@ -11,7 +11,6 @@ scikit-learn's. `contrastive` first draws vectors of one class together and thos
 from __future__ import annotations
 
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("scikit-learn",)
 PLAIN = False
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 BATCH = 64  # rows at a time, where no gradient is taken
 NEVER = -100.0  # logit of a class without training rows
 
@@ -57,6 +57,7 @@ def _module(model: PreTrainedModel) -> nn.Module:
     """Base and linear head, called as a transformers model is."""
     import torch
     from torch.nn import functional
+    from transformers.modeling_outputs import SequenceClassifierOutput
 
     config: Any = model.config
     encoder: Any = model.base_model
@@ -71,15 +72,15 @@ def _module(model: PreTrainedModel) -> nn.Module:
         def set_attn_implementation(self, name: str) -> None:
             self.encoder.set_attn_implementation(name)
 
-        def vectors(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        def vectors(self, attention_mask: torch.Tensor, **inputs: torch.Tensor) -> torch.Tensor:
             """[n, hidden], each of length 1."""
-            out = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            out = self.encoder(attention_mask=attention_mask, **inputs)
             kept = attention_mask[..., None].to(out.last_hidden_state.dtype)
             mean = (out.last_hidden_state * kept).sum(1) / kept.sum(1)
             return functional.normalize(mean, dim=-1)
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-            return SimpleNamespace(logits=self.head(self.vectors(input_ids, attention_mask)))
+        def forward(self, **inputs: torch.Tensor) -> Any:
+            return SequenceClassifierOutput(logits=self.head(self.vectors(**inputs)))
 
     return SentenceClassifier()
 
@@ -92,7 +93,7 @@ def _start(module: Any, params: Params, start: Start) -> None:
     if params.contrastive:
         _contrast(module, params, start)
     module.eval()
-    count = len(start.rows.targets)
+    count = len(start.targets)
     with torch.no_grad():
         found = [
             _vectors(module, start, np.arange(first, min(first + BATCH, count))).cpu().numpy()
@@ -100,7 +101,7 @@ def _start(module: Any, params: Params, start: Start) -> None:
         ]
         fit = _class_means if params.classifier == "class_means" else _logistic_regression
         classes = len(module.head.bias)
-        weight, bias = fit(np.concatenate(found), start.rows.targets, classes, params, start.weight)
+        weight, bias = fit(np.concatenate(found), start.targets, classes, params, start.weight)
         module.head.weight.copy_(torch.from_numpy(weight))
         module.head.bias.copy_(torch.from_numpy(bias))
 
@@ -112,9 +113,7 @@ def _vectors(module: Any, start: Start, rows: np.ndarray) -> torch.Tensor:
     parts = start.rows[rows]
     vectors = torch.cat(
         [
-            module.vectors(
-                part["input_ids"].to(start.device), part["attention_mask"].to(start.device)
-            )
+            module.vectors(**{key: part[key].to(start.device) for key in INPUTS if key in part})
             for part in parts
         ]
     )
@@ -181,7 +180,7 @@ def _contrast(module: Any, params: Params, start: Start) -> None:
     over a tenth of the steps, then linear decay."""
     import torch
 
-    chosen, same = pairs(start.rows.targets, params.iterations, start.seed)
+    chosen, same = pairs(start.targets, params.iterations, start.seed)
     batches = np.array_split(chosen, np.arange(params.batch_size, len(chosen), params.batch_size))
     wanted = np.array_split(same, np.arange(params.batch_size, len(chosen), params.batch_size))
     trained = [weight for weight in module.encoder.parameters() if weight.requires_grad]

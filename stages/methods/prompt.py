@@ -45,6 +45,9 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
         embedded = words(kwargs.pop("input_ids"))
         before = prompt.to(embedded.dtype).expand(rows, -1, -1)
         kwargs["inputs_embeds"] = torch.cat([before, embedded], 1)
+        if kwargs.get("token_type_ids") is not None:
+            types = kwargs["token_type_ids"]
+            kwargs["token_type_ids"] = torch.cat([types.new_zeros(rows, len(prompt)), types], 1)
 
     prepend(model, params.length, put)
     if not type(model).__name__.endswith("ForSequenceClassification"):

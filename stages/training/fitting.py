@@ -84,9 +84,10 @@ def fit(
         tracked: report the steps to the loggers.
     """
     import lightning.pytorch as pl
+    import numpy as np
 
     from stages.training import dropout, loggers, packing, weights
-    from stages.training.batching import Rows, pad_id
+    from stages.training.batching import Rows, is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
@@ -104,9 +105,9 @@ def fit(
         if first_position is None:
             model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
     how = optimization(params, run, len(train))
-    weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
-    module = FineTuning(model, run, weight, how, adapted)
-    pad, parts = pad_id(model.config), PARTS[machine.device]
+    learnt = run.task.learn(targets(train), labels, run.task_params.loss)
+    module = FineTuning(model, run, labels, learnt, how, adapted)
+    pad, parts, typed = pad_id(model.config), PARTS[machine.device], is_typed(model.config)
     splits = Splits(
         train,
         validation,
@@ -115,9 +116,12 @@ def fit(
         pad_id=pad,
         parts=parts,
         first_position=first_position,
+        typed=typed,
     )
     if adapted.start:
-        adapted.start(Start(Rows(train, pad, parts), weight, params.seed, machine.device))
+        rows = Rows(train, pad, parts, typed=typed)
+        weight = np.array(learnt["class_weight"]) if "class_weight" in learnt else None
+        adapted.start(Start(rows, targets(train), weight, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
