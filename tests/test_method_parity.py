@@ -204,7 +204,7 @@ def few_shot(rows: int = 24, **values: Any) -> tuple[Any, np.ndarray, np.ndarray
     (part,) = data[np.arange(rows)]
     with torch.no_grad():
         vectors = module.vectors(part["attention_mask"], input_ids=part["input_ids"]).numpy()
-    return module, vectors, targets
+    return module, vectors, targets[part["row"].numpy()]
 
 
 def test_class_means_decide_for_the_nearest() -> None:
