@@ -68,6 +68,7 @@ class BestEpoch(pl.Callback):
 def measure(trainer: pl.Trainer, module: FineTuning, splits: Splits, best: BestEpoch) -> None:
     """For a method that takes no steps: its losses, as if after an epoch."""
     trainer.validate(module, datamodule=splits, verbose=False)
+    module.eval()
     totals, counts = [], []
     with torch.no_grad():
         for parts in splits.train_dataloader():
