@@ -24,6 +24,7 @@ from tests import tiny
 from tests.test_training import LABELS, METHODS, fit, sections, table
 
 MACHINE = Machine("cpu", "float32", 1, "any")
+FIT: Any = {"epochs": 3, "learning_rate": 3e-3}  # where the method brings none of its own
 LAYER_0, LAYER_1 = "encoder.layer.0.", "encoder.layer.1."
 
 
@@ -70,7 +71,7 @@ def trained(method: str) -> SimpleNamespace:
     params, run = sections(method)
     torch.manual_seed(params.seed)
     before, _ = weights.build(run, LABELS, run.method_params)
-    module, best = fit(method, epochs=3)
+    module, best = fit(method, **FIT)
     return SimpleNamespace(
         run=run,
         before={name: p.detach().clone() for name, p in before.named_parameters()},
@@ -99,7 +100,7 @@ def test_exactly_the_intended_weights_are_trained(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_training_repeats_to_the_bit(method: str) -> None:
-    first, second = trained(method).best.weights, fit(method, epochs=3)[1].weights
+    first, second = trained(method).best.weights, fit(method, **FIT)[1].weights
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 

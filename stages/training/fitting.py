@@ -88,10 +88,9 @@ def fit(
         tracked: report the steps to the loggers.
     """
     import lightning.pytorch as pl
-    import numpy as np
 
     from stages.training import dropout, loggers, packing, weights
-    from stages.training.batching import Rows, is_typed, pad_id, targets
+    from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
@@ -110,16 +109,15 @@ def fit(
     first_position = packing.prepare(model)
     if first_position is None and machine.device == "cpu":
         model.set_attn_implementation("eager")  # faster there than SDPA for short rows
-    pad, parts, typed = pad_id(model.config), PARTS[machine.device], is_typed(model.config)
     splits = Splits(
         train,
         validation,
         batch_size=params.batch_size,
         seed=params.seed,
-        pad_id=pad,
-        parts=parts,
+        pad_id=pad_id(model.config),
+        parts=PARTS[machine.device],
         first_position=first_position,
-        typed=typed,
+        typed=is_typed(model.config),
         tokens=params.batch_tokens,
         pinned=machine.device == "cuda",
     )
@@ -128,9 +126,7 @@ def fit(
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
     if adapted.start:
-        rows = Rows(train, pad, parts, typed=typed)
-        weight = np.array(learnt["class_weight"]) if "class_weight" in learnt else None
-        adapted.start(Start(rows, targets(train), weight, params.seed, machine.device))
+        adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
@@ -151,6 +147,18 @@ def fit(
     finally:
         loggers.finish()
     return module, best
+
+
+def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
+    """What a method may use that sets weights from the training rows."""
+    import numpy as np
+
+    from stages.training.batching import Rows, targets
+
+    train = splits.train
+    rows = Rows(train.table, train.pad_id, train.parts, typed=train.first is not None)
+    weight = np.array(learnt["class_weight"]) if "class_weight" in learnt else None
+    return Start(rows, targets(train.table), weight, seed, device)
 
 
 def _trainer(
