@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from stages.adaptation import Start
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     import pyarrow as pa
 
+    from stages.training import memory
     from stages.training.callbacks import BestEpoch
     from stages.training.checkpoints import Checkpoints
     from stages.training.data import Splits
@@ -40,6 +43,7 @@ class Finetune(Section):
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
     dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
+    gradient_checkpointing: bool = Field(description="compute layers again on the way back")
     keep_frozen: bool = Field(description="keep the output of frozen layers from epoch to epoch")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
@@ -90,7 +94,7 @@ def fit(
 
     from stages.training import dropout, loggers, packing, weights
     from stages.training.batching import is_typed, pad_id, targets
-    from stages.training.callbacks import BestEpoch, Progress
+    from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
@@ -124,6 +128,8 @@ def fit(
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
+    if adapted.start:
+        adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
@@ -131,17 +137,34 @@ def fit(
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
-        if len(best.curve) < params.epochs and not best.stops():
+        if not adapted.steps:
+            measure(trainer, module, splits, best)
+        elif len(best.curve) < params.epochs and not best.stops():
             if params.keep_frozen:
                 folder = store.folder if store else None
                 rows = {"train": splits.train, "validation": splits.validation}
                 module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+            module.memory = _expect(params, machine, module, splits)
+            if params.gradient_checkpointing:
+                _recompute_layers(model)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
     finally:
         loggers.finish()
     return module, best
+
+
+def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
+    """What a method may use that sets weights from the training rows."""
+    import numpy as np
+
+    from stages.training.batching import Rows, targets
+
+    train = splits.train
+    rows = Rows(train.table, train.pad_id, train.parts, typed=train.first is not None)
+    weight = np.array(learnt["class_weight"]) if "class_weight" in learnt else None
+    return Start(rows, targets(train.table), weight, seed, device)
 
 
 def _trainer(
@@ -169,6 +192,47 @@ def _trainer(
         num_sanity_val_steps=0,
         default_root_dir=loggers.FOLDER,
     )
+
+
+def _expect(
+    params: Finetune, machine: Machine, module: FineTuning, splits: Splits
+) -> memory.Estimate:
+    """Say what memory training takes.
+
+    Raises:
+        UserError: the device has less.
+    """
+    from stages.training import memory
+
+    recomputed = params.gradient_checkpointing
+    found = memory.estimate(
+        module, splits, machine.device, machine.precision, recomputed=recomputed
+    )
+    tokens = params.batch_tokens
+    batch = (params.batch_size, "batch_size") if tokens is None else (tokens, "batch_tokens")
+    free = memory.require(found, *batch, machine.device)
+    print(f"finetune: takes about {found}; {free / memory.GB:.1f} GB are free", file=sys.stderr)
+    return found
+
+
+def _recompute_layers(model: Any) -> None:
+    """
+    Raises:
+        UserError: transformers cannot do so with the base's architecture.
+    """
+    from stages.training import packing
+
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            "params.yaml: finetune.gradient_checkpointing: transformers' "
+            f"{type(model).__name__} does not support it, got true; write false"
+        )
+    model.activation_checkpointing_enable(
+        {"use_reentrant": False, "context_fn": packing.recomputing}
+    )
+    # Which transformers wants of embeddings for reentrant checkpoints alone; it would send
+    # gradients through frozen layers.
+    model.disable_input_require_grads()
 
 
 def _check_budget(params: Finetune, splits: Splits) -> None:
@@ -231,7 +295,7 @@ def outcome(
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
         "stored_bytes": sum(w.numel() * w.element_size() for w in best.weights.values()),
-        "learning_rate": module.how.learning_rate,
+        "learning_rate": module.how.learning_rate if module.adapted.steps else None,
         "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
         "device_class": machine.device_class(),
         "parameters": parameters(params, run),
