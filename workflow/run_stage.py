@@ -1,6 +1,7 @@
 """What a rule calls: one stage as `dvc repro --single-item` runs it, side by side with others.
 
-Run: `python -m workflow.run_stage NAME --marker FILE`, or `--restore` for all that is cached.
+Run: `python -m workflow.run_stage NAME`; rules add `--marker FILE`, and name themselves by
+`--rule NAME` instead, of which one is for all that is taken from the cache.
 """
 
 from __future__ import annotations
@@ -116,13 +117,13 @@ def _log() -> None:
     logging.getLogger("dvc").setLevel(logging.INFO)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="?")
-    parser.add_argument("--restore", action="store_true")
+    parser.add_argument("--rule")
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--marker", nargs="*", default=[])
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     from dvc.exceptions import DvcException
 
@@ -131,19 +132,21 @@ def main() -> int:
         signal.signal(signum, _end_quickly)
     present = plan.load() if plan.VARIABLE in os.environ else None
     ordering = present.ordering if present else Ordering()
+    name = arguments.stage or arguments.rule
     try:
         if "SLURM_JOB_ID" in os.environ:  # else done when the plan was made
             filesystem.check(FOLDER, nodes=True)
-        if arguments.restore and present:
+        if present and arguments.rule == plan.RESTORE_RULE:
             restore([stage.address for stage in present.restored], ordering)
         else:
-            run(arguments.stage, ordering, arguments.gpus)
+            address = present.of_rule(name) if present and arguments.rule else name
+            run(address, ordering, arguments.gpus)
     except (DvcException, OSError, UserError) as error:
-        print(f"ERROR: {arguments.stage or 'restore'}: {_causes(error)}", file=sys.stderr)
+        print(f"ERROR: {name}: {_causes(error)}", file=sys.stderr)
         return 1
     _marked(arguments.marker)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -6,7 +6,6 @@ envvars:
     plans.VARIABLE,  # for the jobs, on other nodes too
 
 
-RUN = f"{sys.executable} -u -m workflow.run_stage"
 most = machine.limits(workflow, [stage.resources for stage in plan.jobs])
 
 if plan.restored:
@@ -19,12 +18,10 @@ if plan.restored:
         message:
             "restored from the cache: " + ", ".join(s.address for s in plan.restored)
         localrule: True
-        params:
-            run=RUN,
         conda:
             "../envs/python.yaml"
         shell:
-            "{params.run} --restore --marker {output} 2>&1 | tee -ip {log}"
+            plans.SHELL
 
 
 for stage in plan.jobs:
@@ -44,14 +41,10 @@ for stage in plan.jobs:
         threads: stage.threads
         resources:
             **machine.within(stage.address, stage.resources, most),
-        params:
-            run=RUN,
-            stage=stage.address,
-            gpus=lambda wildcards, resources: resources.get("gpu", 0),
         conda:
             "../envs/python.yaml"
         shell:
-            "{params.run} {params.stage:q} --gpus {params.gpus} --marker {output} 2>&1 | tee -ip {log}"
+            plans.SHELL_GPU if stage.resources.get("gpu") else plans.SHELL
 
 
 for stage in plan.in_state("ok"):  # only a name to ask for
