@@ -182,8 +182,11 @@ def test_snakemake_views(base: Copy, tmp_path: Path) -> None:
     assert "your workflow is in a good condition" in copy("snakemake", "--lint")
     copy.shell(NEW_RATE)
     assert "digraph" in copy("snakemake", "--dag")
+    copy("snakemake")  # the default profile says the rest
+    assert copy.log.read_text().split()[-3:] == ["train", "evaluate", "report"]
     copy("snakemake", "--report", "page.html")
-    assert (copy.folder / "page.html").exists()
+    page = (copy.folder / "page.html").read_text()
+    assert "evaluate" in page
 
 
 def test_one_stage_can_be_asked_for(base: Copy, tmp_path: Path) -> None:

@@ -32,7 +32,6 @@ SHELL = (
     f"{shlex.quote(sys.executable)} -ISE workflow/begin.py --rule {{rule}} --marker {{output}}"
     " 2>&1 | tee -ip {log}"
 )
-SHELL_GPU = SHELL.replace(" --marker", " --gpus {resources.gpu} --marker")
 UNFINISHED = FOLDER / "unfinished.json"
 
 
@@ -49,6 +48,11 @@ class Plan:
     def of_rule(self, rule: str) -> str:
         """The address of the stage that a rule is for."""
         return next(stage.address for stage in self.stages if stage.rule == rule)
+
+    def gpus(self, address: str) -> int:
+        """How many a stage asks for."""
+        asked = {stage.address: stage.resources.get("gpu", 0) for stage in self.stages}
+        return int(asked.get(address, 0))
 
     @property
     def jobs(self) -> list[Stage]:

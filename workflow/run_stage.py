@@ -121,7 +121,6 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="?")
     parser.add_argument("--rule")
-    parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--marker", nargs="*", default=[])
     arguments = parser.parse_args(argv)
 
@@ -140,7 +139,7 @@ def main(argv: list[str]) -> int:
             restore([stage.address for stage in present.restored], ordering)
         else:
             address = present.of_rule(name) if present and arguments.rule else name
-            run(address, ordering, arguments.gpus)
+            run(address, ordering, present.gpus(address) if present else 0)
     except (DvcException, OSError, UserError) as error:
         print(f"ERROR: {name}: {_causes(error)}", file=sys.stderr)
         return 1

@@ -44,7 +44,7 @@ for stage in plan.jobs:
         conda:
             "../envs/python.yaml"
         shell:
-            plans.SHELL_GPU if stage.resources.get("gpu") else plans.SHELL
+            plans.SHELL
 
 
 for stage in plan.in_state("ok"):  # only a name to ask for
