@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 from stages.training.batching import Batch, ByLength, Rows, Shuffled
 
+WORKERS = 0  # processes; a batch is made in less time than another process takes to hand it over
+
 
 class Splits(pl.LightningDataModule):
     """Training rows in an order drawn anew for each epoch, validation rows by length."""
@@ -30,8 +32,8 @@ class Splits(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         sampler = Shuffled(len(self.train), self.batch_size, self.seed, self.start)
-        return DataLoader(self.train, sampler=sampler, batch_size=None)
+        return DataLoader(self.train, sampler=sampler, batch_size=None, num_workers=WORKERS)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         sampler = ByLength(self.validation.lengths, self.batch_size)
-        return DataLoader(self.validation, sampler=sampler, batch_size=None)
+        return DataLoader(self.validation, sampler=sampler, batch_size=None, num_workers=WORKERS)
