@@ -31,7 +31,7 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
 
     from stages.training import weights
 
-    weights.save(best.weights, run, labels, machine)
+    weights.save(best.weights, run, labels, machine, module.learnt | best.settled)
     with replacing("results/learning_curve.csv") as path, open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(best.curve[0]), lineterminator="\n")
         writer.writeheader()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from stages import artifacts
 from stages.artifacts import (
     read_json,
     read_parquet,
@@ -19,6 +20,7 @@ from stages.artifacts import (
     write_arrow,
     write_json,
 )
+from stages.common.texts import present
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
@@ -100,7 +102,8 @@ def encode(
     labels: list[str],
     parted: Rule | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Token ids (list of int32) and targets of all rows, and what was cut.
+    """Token ids (list of int32) and targets of all rows, of pairs also `first`, the tokens that
+    belong to the first text; and what was cut.
 
     A row longer than `max_length` is cut by the tokenizer itself, which keeps the special
     tokens.
@@ -113,9 +116,11 @@ def encode(
     """
     import pyarrow as pa
 
-    columns = [pa.array(rows[role], pa.string()) for role in run.task.TEXTS]
+    roles = present(run.task.TEXTS, rows.columns)
+    columns = [pa.array(rows[role], pa.string()) for role in roles]
     words = Words(tokenizer, parted, len(columns)) if parted else None
     full, kept, tokens = [], [], []
+    first: list[int] = []
     for start in range(0, len(rows), CHUNK):
         chunk = [column.slice(start, CHUNK) for column in columns]
         ids, lengths = words.ids(chunk) if words else direct(tokenizer, rows_of(chunk))
@@ -128,21 +133,41 @@ def encode(
             ids, lengths = replaced(ids, lengths, long, *cut)
         tokens.append(ids)
         kept.append(lengths)
+        if len(roles) > 1:
+            first += firsts_of(tokenizer, rows_of(chunk), max_length)
     joined = [np.concatenate([np.empty(0, of[0].dtype), *of]) for of in (tokens, full, kept)]
     offsets = np.concatenate([[0], np.cumsum(joined[2])])
-    table = pa.table(
-        {
-            "input_ids": pa.LargeListArray.from_arrays(offsets, joined[0]),
-            "target": run.task.targets(rows, labels),
-        }
-    )
-    return table, _counts(joined[1], joined[2], joined[0], _unknown_id(tokenizer))
+    found = {
+        "input_ids": pa.LargeListArray.from_arrays(offsets, joined[0]),
+        "target": artifacts.column(run.task.targets(rows, labels)),
+    }
+    if len(roles) > 1:
+        found["first"] = pa.array(first, pa.int32())
+    return pa.table(found), _counts(joined[1], joined[2], joined[0], _unknown_id(tokenizer))
 
 
 def ids_of(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:
     """Token ids of each row; a row is one text, or a pair."""
     single = [text[0] if len(text) == 1 else tuple(text) for text in texts]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(single)]
+
+
+def firsts_of(tokenizer: Tokenizer, pairs: list[list[str]], max_length: int) -> list[int]:
+    """Tokens of each pair, cut to `max_length`, that are of type 0: up to the end of its first
+    text, or all where the tokenizer does not tell the two apart.
+
+    Raises:
+        UserError: the tokenizer knows other types, or mixes them.
+    """
+    tokenizer.enable_truncation(max_length)
+    types = [one.type_ids for one in tokenizer.encode_batch_fast([tuple(pair) for pair in pairs])]
+    tokenizer.no_truncation()
+    if any(row != [0] * row.count(0) + [1] * row.count(1) for row in types):
+        raise UserError(
+            "tokenizer.json of the base: marks the tokens of a pair otherwise than by 0 for the "
+            "first text and then 1 for the second; pairs need another base"
+        )
+    return [row.count(0) for row in types]
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:

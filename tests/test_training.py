@@ -92,7 +92,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
         torch.manual_seed(0)
         model, _ = weights.build(run, LABELS, run.method_params)
         how = fitting.optimization(params, run, 16)
-        module = FineTuning(model.eval(), run, np.array([1.0, 3.0], np.float32), how)
+        module = FineTuning(model.eval(), run, LABELS, {"class_weight": [1.0, 3.0]}, how)
         batch = Rows(data, 0, parts)[np.arange(16)]
         assert len(batch) == parts
         total, count, _ = module.losses(batch)

@@ -16,18 +16,18 @@ class Splits(pl.LightningDataModule):
 
     def __init__(
         self, train: pa.Table, validation: pa.Table, *, batch_size: int, seed: int,
-        pad_id: int, parts: int, first_position: int | None,
+        pad_id: int, parts: int, first_position: int | None, typed: bool,
     ) -> None:  # fmt: skip
         """
         Args:
             batch_size: rows.
-            pad_id, parts, first_position: see `Rows`.
+            pad_id, parts, first_position, typed: see `Rows`.
         """
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
         self.start = (0, 0)  # epoch and batch that training begins with
         self.train, self.validation = (
-            Rows(table, pad_id, parts, first_position) for table in (train, validation)
+            Rows(table, pad_id, parts, first_position, typed) for table in (train, validation)
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -85,7 +85,7 @@ def fit(
     import lightning.pytorch as pl
 
     from stages.training import dropout, loggers, packing, weights
-    from stages.training.batching import pad_id
+    from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
@@ -103,8 +103,8 @@ def fit(
         if first_position is None:
             model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
     how = optimization(params, run, len(train))
-    weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
-    module = FineTuning(model, run, weight, how, adapted)
+    learnt = run.task.learn(targets(train), labels, run.task_params.loss)
+    module = FineTuning(model, run, labels, learnt, how, adapted)
     splits = Splits(
         train,
         validation,
@@ -113,6 +113,7 @@ def fit(
         pad_id=pad_id(model.config),
         parts=PARTS[machine.device],
         first_position=first_position,
+        typed=is_typed(model.config),
     )
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []

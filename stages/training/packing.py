@@ -9,6 +9,8 @@ row's first token; others are refused, and trained on padded parts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
+from stages.training.batching import INPUTS
 from stages.training.dropout import dropout as drop
 
 NAME = "packed"
@@ -131,12 +134,20 @@ def prepare(model: Any) -> int | None:
     return int(config.pad_token_id) + 1 if config.model_type == "roberta" else 0
 
 
-def logits(model: torch.nn.Module, part: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits [n, k] of a pack: input_ids and position_ids [1, tokens], lengths [n], rising."""
+def logits(
+    model: torch.nn.Module,
+    part: dict[str, torch.Tensor],
+    of: Callable[[Any], torch.Tensor] = attrgetter("logits"),
+) -> torch.Tensor:
+    """Logits [n, k] of a pack: input_ids and position_ids [1, tokens], lengths [n], rising.
+
+    Args:
+        of: those of the model's output; see `stages.tasks.base.Task.logits`.
+    """
     global _layout  # noqa: PLW0603
     _layout = Layout(part["lengths"].numpy())
     try:
-        return model(input_ids=part["input_ids"], position_ids=part["position_ids"]).logits
+        return of(model(**{name: part[name] for name in INPUTS if name in part}))
     finally:
         _layout = None
 
