@@ -37,7 +37,11 @@ LENGTH = 128
 
 
 def main(rounds: int) -> None:
-    result: dict[str, Any] = {"cpus": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
+    result: dict[str, Any] = {
+        "cpus": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),  # programs that ran beside it
+        "libraries": versions(("tokenizers", "datasets", "transformers", "pyarrow")),
+    }
     with tempfile.TemporaryDirectory() as folder:
         texts = list(itertools.islice(rotated(sentences()), LARGE))
         result["texts"] = "novels" if NOVELS.exists() else "shipped reviews"
@@ -50,8 +54,7 @@ def main(rounds: int) -> None:
             result[str(rows)]["rounds"] = times
             for name in VARIANTS:
                 print(f"{rows:>9,} {name:<14}{json.dumps(result[str(rows)][name])}", flush=True)
-    result["libraries"] = versions(("tokenizers", "datasets", "transformers", "pyarrow"))
-    write_json(OUTPUT, result)
+            write_json(OUTPUT, result)
 
 
 def sentences() -> Iterator[str]:
