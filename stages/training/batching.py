@@ -19,7 +19,8 @@ Batch = list[dict[str, torch.Tensor]]
 table's other numbers by column: `target`, [n] or [n, k], and what else the task wants, [n], [n, k],
 or for each token [tokens].
 Padded parts have input_ids and attention_mask [n, length]; a pack, which is the only part, has
-input_ids and position_ids [1, tokens] and lengths [n], rising. Either has token_type_ids of the
+input_ids and position_ids [1, tokens] and lengths [n], rising, and where it is kept `trunk` (see
+`stages.training.trunk`), [tokens, hidden] or [n, hidden]. Either has token_type_ids of the
 shape of input_ids where the model tells two texts apart."""
 
 INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
@@ -56,6 +57,8 @@ class Rows(Dataset[Batch]):
         self.pad_id = pad_id
         self.parts = parts
         self.first_position = first_position
+        self.trunk: np.ndarray | None = None  # what frozen layers make of the tokens or the rows
+        self.trunk_of_rows = False
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -93,11 +96,22 @@ class Rows(Dataset[Batch]):
                     None
                 ],
             ),
+            **self._trunk(rows),
             **self._numbers(rows),
         }
 
+    def _trunk(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        if self.trunk is None:
+            return {}
+        kept = self.trunk[rows if self.trunk_of_rows else self.places(rows)]
+        return {"trunk": torch.from_numpy(kept)}
+
     def _joined(self, rows: np.ndarray) -> np.ndarray:
         return np.concatenate([self.tokens[self.offsets[r] : self.offsets[r + 1]] for r in rows])
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where the tokens of rows are among those of all, [tokens]."""
+        return np.concatenate([np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows])
 
     def _types(
         self, rows: np.ndarray, is_second: Callable[[np.ndarray], np.ndarray]
@@ -182,15 +196,42 @@ def sizes(batch: Batch) -> tuple[int, int]:
     return tokens, sum(part["input_ids"].numel() for part in batch)
 
 
+def cut_by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
+    """Cut rows into batches of at most `most` tokens, which are as many, and about as many tokens
+    each, however the rows are ordered.
+
+    Args:
+        lengths: tokens of each row [n] in their order, at most `(most + 1) / 2`.
+
+    Returns:
+        The places of each batch's rows in that order; no batch is empty.
+    """
+    ends = np.cumsum(lengths)
+    count = batches_by_tokens(lengths, most)
+    # A batch has the rows that begin in its share of all tokens, so it overshoots that share by
+    # less than one row.
+    cuts = np.searchsorted(ends - lengths, np.arange(1, count) * (ends[-1] / count))
+    places = np.arange(1, count)
+    cuts = np.maximum.accumulate(np.maximum(cuts - places, 0)) + places
+    cuts = np.minimum(cuts, len(lengths) - count + places)
+    return np.array_split(np.arange(len(lengths)), cuts)
+
+
+def batches_by_tokens(lengths: np.ndarray, most: int) -> int:
+    """How many batches `cut_by_tokens` makes; the order of the rows makes no difference."""
+    return int(-(-int(lengths.sum()) // (most - int(lengths.max()) + 1)))
+
+
 @dataclass
 class Shuffled(Sampler[np.ndarray]):
     """Batches in random order, a pure function of (seed, epoch); those before `start`, an
     (epoch, batch), are skipped without being made."""
 
-    rows: int
+    lengths: np.ndarray
     batch_size: int
     seed: int
     start: tuple[int, int] = (0, 0)
+    tokens: int | None = None  # of a batch at most, in the place of batch_size rows
     epoch: int = 0
 
     def __post_init__(self) -> None:
@@ -201,11 +242,18 @@ class Shuffled(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        if self.tokens is not None:
+            return batches_by_tokens(self.lengths, self.tokens)
+        return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        batches = np.array_split(order, np.arange(self.batch_size, self.rows, self.batch_size))
+        rows = len(self.lengths)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
+        if self.tokens is None:
+            batches = np.array_split(order, np.arange(self.batch_size, rows, self.batch_size))
+        else:
+            cut = cut_by_tokens(self.lengths[order], self.tokens)
+            batches = [order[places] for places in cut]
         return iter(batches[self.start[1] if self.epoch == self.start[0] else 0 :])
 
 
@@ -215,12 +263,18 @@ class ByLength(Sampler[np.ndarray]):
 
     lengths: np.ndarray
     batch_size: int
+    tokens: int | None = None  # of a batch at most, in the place of batch_size rows
 
     def __len__(self) -> int:
+        if self.tokens is not None:
+            return batches_by_tokens(self.lengths, self.tokens)
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.argsort(self.lengths, kind="stable")
+        if self.tokens is not None:
+            cut = cut_by_tokens(self.lengths[order], self.tokens)
+            return iter([order[places] for places in cut])
         return iter(np.array_split(order, np.arange(self.batch_size, len(order), self.batch_size)))
 
 

@@ -49,8 +49,10 @@ class FineTuning(pl.LightningModule):
         for name, values in learnt.items():
             self.register_buffer(f"learnt_{name}", torch.tensor(values), persistent=False)
         self.train_loss: list[torch.Tensor] = []
+        self._counts: list[torch.Tensor] = []  # of the batches accumulated so far
         self.tokens = 0
         self.padded = 0
+        self.trunk = False  # is the output of frozen layers kept?
         self.resumed = 0  # tokens of those that an earlier process trained on
         self._validation: list[tuple[np.ndarray, np.ndarray, float, float]] = []
         self.validation: dict[str, float] = {}
@@ -86,11 +88,25 @@ class FineTuning(pl.LightningModule):
             total, count, _ = self.losses(batch)
         loss = total / count
         self.train_loss.append(loss.detach())
+        if self.trainer.accumulate_grad_batches > 1:
+            self._counts.append(count)
+            loss = total  # to be divided once the count of all batches of the step is known
         tokens, computed = sizes(batch)
         self.tokens += tokens
         self.padded += computed
         self.log("train_loss", loss.detach())
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make of the gradients of accumulated sums that of the mean over all of the step's
+        batches, as one large batch would have it."""
+        if not self._counts:
+            return
+        # Lightning has divided each sum by the number of batches, also in a last step of fewer.
+        scale = self.trainer.accumulate_grad_batches / torch.stack(self._counts).sum()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        self._counts = []
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from stages.training import packing
 from stages.training.batching import INPUTS, ByLength, Rows, in_order, is_typed, pad_id
 
 if TYPE_CHECKING:
@@ -35,12 +36,16 @@ def predict(
     device: str,
     of: Logits = attrgetter("logits"),
 ) -> np.ndarray:
-    """Logits [n, k] or [tokens, k] in the order of the table, in float32.
+    """Logits [n, k] or [tokens, k] in the order of the table, in float32; of packs, where the
+    model takes them, which it is made ready for here.
 
     Args:
         of: those of the model's output; see `stages.tasks.base.Task.logits`.
     """
-    rows = Rows(table, pad_id(model.config), parts=1, typed=is_typed(model.config))
+    first_position = packing.prepare(model)
+    typed = is_typed(model.config)
+    rows = Rows(table, pad_id(model.config), 1, first_position, typed)
+    compute = padded if first_position is None else packing.logits
     module: torch.nn.Module = model
     module.to(device)
     found: list[np.ndarray] = []
@@ -49,6 +54,6 @@ def predict(
         for indices in ByLength(rows.lengths, batch_size):
             (part,) = rows[indices]
             on_device = {name: values.to(device) for name, values in part.items()}
-            found.append(padded(model, on_device, of).float().cpu().numpy())
+            found.append(compute(model, on_device, of).float().cpu().numpy())
             order.append(part["row"].numpy())
     return in_order(rows.offsets, np.concatenate(order), np.concatenate(found))
