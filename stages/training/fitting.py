@@ -1,6 +1,11 @@
 """Training of one model by Lightning: what `finetune` and `trial` share.
 
 `fit` is a function of the parameters and the rows; where results go is the stage's business.
+
+Start-up: most of what importing Lightning costs, transformers' model classes import as well
+(torch._dynamo, torch.distributed, scipy.optimize). What it adds to them is torchmetrics, which it
+imports for one base class, and with it scipy.signal, because it is installed. There is no switch
+for either, and a stand-in would have to follow both libraries' insides, so both stay.
 """
 
 from __future__ import annotations
