@@ -118,7 +118,7 @@ def _details(
     def slice_metrics(part: np.ndarray) -> dict[str, Any]:
         return _bootstrap(params, task.metrics, target[part], scores[part])
 
-    own = {*OWN, *task.TEXTS, task.TARGET, "predicted"}
+    own = {*OWN, *task.TEXTS, task.TARGET, *task.OTHERS, "predicted"}
     kept = [column for column in rows.columns if column not in own]
     found = slicings(rows, kept, lengths, params.min_slice)
     details = task.details(

@@ -73,6 +73,7 @@ def run(params: Export, run: Run) -> dict[str, object]:
     roles = present(run.task.TEXTS, evaluated.columns)
     model = weights.load(run)
     model.config.finetuning_task, model.config.finetuning_texts = run.task_name, roles
+    model.config.finetuning_stride = results["tokens"]["parameters"].get("stride", 0)
     with replacing_folder("models/export") as folder:
         model.save_pretrained(folder)
         _write_tokenizer(folder, results["tokens"]["max_length"])

@@ -328,6 +328,55 @@ def together(target: np.ndarray, scores: np.ndarray, labels: list[str]) -> dict[
     }
 
 
+def each_kind(target: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each kind of spans, [b, k] each; NaN where their denominator
+    is 0.
+
+    Args:
+        target: spans of each kind that a row has, [n, k].
+        scores: those that are right, then those that are given, [n, 2 k or more].
+    """
+    k = target.shape[1]
+    right, given, true = (weights @ of for of in (scores[:, :k], scores[:, k : 2 * k], target))
+    parts = {"precision": (right, given), "recall": (right, true), "F1": (2 * right, true + given)}
+    return {name: over / np.where(of > 0, of, np.nan) for name, (over, of) in parts.items()}
+
+
+def by_kind(intervals: Intervals, target: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """The table of `each_kind`."""
+    found = intervals(each_kind)
+    counts = target.sum(axis=0).tolist()
+    return {
+        "title": "By label",
+        "columns": ["label", "true", *found],
+        "rows": [list(row) for row in zip(names, counts, *found.values(), strict=True)],
+    }
+
+
+def spans_confused(pairs: list[tuple[list[Any], list[Any]]], names: list[str]) -> dict[str, Any]:
+    """The matrix of spans (label, begin, end): true label by the label given to the same words;
+    `(none)` where no span has just these.
+
+    Args:
+        pairs: of each row the true spans and those given.
+    """
+    none = len(names)
+    index = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((none + 1, none + 1), dtype=int)
+    for true, given in pairs:
+        labels = {place: index[label] for label, *place_ in true if (place := tuple(place_))}
+        found = {place: index[label] for label, *place_ in given if (place := tuple(place_))}
+        for place in labels | found:
+            counts[labels.get(place, none), found.get(place, none)] += 1
+    return {
+        "title": "Confusion of spans",
+        "rows": "true label",
+        "columns": "given label",
+        "labels": [*names, "(none)"],
+        "values": counts.tolist(),
+    }
+
+
 def tally(groups: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     """Sums of weights [b, n] by group (0 to size - 1) [n], as [b, size]."""
     cells = groups + size * np.arange(len(weights))[:, None]

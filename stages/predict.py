@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from stages import plugins
+from stages import plugins, tokenize
 from stages.errors import UserError
 from stages.exporting import inference
 from stages.preparing.normalising import normalise
@@ -114,15 +115,41 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
     found: Iterator[dict[str, Any]] = iter(())
     cut: Iterator[bool] = iter(())
     if usable:
-        logits, truncated = model.logits(usable)
-        found = iter(task.answers(np.stack(logits), None, model.labels, model.learnt))
-        cut = iter(truncated)
+        raw = {
+            role: list(of) for role, of in zip(model.texts, zip(*usable, strict=True), strict=True)
+        }
+        known, truncated = (_in_windows if task.WINDOWED else _cut)(model, task, raw)
+        found, cut = iter(known), iter(truncated)
     return [
         {**line.texts, task.TARGET: None, "reason": reason}
         if reason
         else {**line.texts, **next(found), "truncated": next(cut)}
         for line, reason in zip(batch, reasons, strict=True)
     ]
+
+
+def _cut(
+    model: inference.Exported, task: Any, raw: dict[str, list[str]]
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Answers, and which texts were cut."""
+    logits, truncated = model.logits([list(of) for of in zip(*raw.values(), strict=True)])
+    rows = pd.DataFrame(raw)
+    return task.answers(np.stack(logits), None, model.labels, model.learnt, rows), truncated
+
+
+def _in_windows(
+    model: inference.Exported, task: Any, raw: dict[str, list[str]]
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Answers, and that no text was cut."""
+    from stages.training.predicting import predict
+
+    rows = pd.DataFrame(task.ask(raw, model.labels))
+    params = tokenize.Tokenize(max_length=model.max_length, max_truncated=1.0, stride=model.stride)
+    tokenizer = tokenize.load_tokenizer(Path(model.folder) / "tokenizer.json")
+    table, _ = tokenize.windowed(tokenizer, rows, params, task, model.labels)
+    logits = predict(model.model, table, BATCH, model.device, task.logits)
+    found = task.answers(logits, table, model.labels, model.learnt, rows)
+    return found, [False] * len(rows)
 
 
 def _open(path: str) -> Any:

@@ -141,7 +141,7 @@ def _load(
         f"params.yaml: prepare.keep: prepared rows have a column {name!r} of their own; "
         "remove it, or rename it in the raw file"
         for name in params.keep
-        if name in {*rows.OWN, *mapping.roles, *mapping.task.TEXTS, mapping.task.TARGET}
+        if name in {*rows.OWN, *mapping.roles, *mapping.task.TEXTS, "predicted"}
     ]
     sources = reading.sources(params.path)
     if params.split and sources[0].split:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from stages import artifacts
+from stages import artifacts, windows
 from stages.artifacts import (
     read_json,
     read_parquet,
@@ -39,6 +39,9 @@ CHUNK = 20_000  # rows encoded at a time; bounds the memory that encodings take
 class Tokenize(Section):
     max_length: int = Field(ge=8, description="tokens a row, special tokens included")
     max_truncated: float = Field(ge=0, le=1, description="share of rows that may be cut")
+    stride: int = Field(
+        default=32, ge=0, description="tokens that a window of a long text shares with the next"
+    )
 
 
 def run(params: Tokenize, run: Run) -> dict[str, object]:
@@ -76,7 +79,12 @@ def _write(
     with replacing_folder("data/tokenized") as folder:
         for split in SPLITS:
             rows = read_parquet(f"data/prepared/{split}.parquet")
-            table, counts[split] = encode(tokenizer, rows, params.max_length, run, labels, parted)
+            if run.task.WINDOWED:
+                table, counts[split] = windowed(tokenizer, rows, params, run.task, labels)
+            else:
+                table, counts[split] = encode(
+                    tokenizer, rows, params.max_length, run, labels, parted
+                )
             write_arrow(folder / f"{split}.arrow", table)
         _refuse_truncation(counts, params)
     return counts
@@ -144,6 +152,34 @@ def encode(
     if len(roles) > 1:
         found["first"] = pa.array(first, pa.int32())
     return pa.table(found), _counts(joined[1], joined[2], joined[0], _unknown_id(tokenizer))
+
+
+def windowed(
+    tokenizer: Tokenizer, rows: pd.DataFrame, params: Tokenize, task: Any, labels: list[str]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The windows of all rows, with their columns `row` and those of the task, and counts of them:
+    nothing is cut."""
+    import pyarrow as pa
+
+    roles = present(task.TEXTS, rows.columns)
+    texts = rows[roles].to_numpy().tolist()
+    found = windows.make(tokenizer, texts, params.max_length, params.stride)
+    more, lost = task.align(rows, labels, found)
+    columns = {
+        "input_ids": pa.LargeListArray.from_arrays(found.offsets, found.ids),
+        "row": pa.array(found.row),
+        "target": artifacts.column(task.targets(rows, labels)[found.row]),
+        **({"first": pa.array(found.first)} if len(roles) > 1 else {}),
+        **more,
+    }
+    first = np.diff(found.row, prepend=-1) > 0
+    sizes = np.add.reduceat(found.own.astype(np.int64), found.offsets[:-1])
+    outside = np.diff(found.offsets) - np.add.reduceat(
+        (found.spans[:, 1] > 0).astype(np.int64), found.offsets[:-1]
+    )
+    lengths = np.bincount(found.row, sizes + outside * first).astype(np.int64)
+    counts = _counts(lengths, lengths, found.ids, _unknown_id(tokenizer))
+    return pa.table(columns), counts | {"windows": len(found.row), "lost_targets": lost}
 
 
 def ids_of(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:

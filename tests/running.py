@@ -24,6 +24,7 @@ SMALL = {
     "finetune.device": "cpu",
     "finetune.learning_rate": 0.01,
     "tokenize.max_length": 24,
+    "tokenize.stride": 8,
     "tokenize.max_truncated": 1.0,
     "evaluate.bootstrap": 100,
     "baseline.bootstrap": 100,

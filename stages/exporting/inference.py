@@ -1,8 +1,8 @@
 """An exported folder in use: texts to logits by plain transformers, nothing else of the project.
 
 The folder says all that is needed: `id2label`, `finetuning_task`, `finetuning_texts` (the roles of
-text that it reads) and `finetuning_learnt` (see stages/tasks/base.py) in config.json,
-`model_max_length` in tokenizer_config.json.
+text that it reads), `finetuning_learnt` (see stages/tasks/base.py) and `finetuning_stride` (tokens
+that windows of a long text share) in config.json, `model_max_length` in tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 NEEDED = {
-    CONFIG: ("finetuning_task", "finetuning_texts", "finetuning_learnt"),
+    CONFIG: ("finetuning_task", "finetuning_texts", "finetuning_learnt", "finetuning_stride"),
     TOKENIZER: ("model_max_length",),
 }
 
@@ -30,11 +30,13 @@ NEEDED = {
 class Exported:
     """A loaded model; `labels` in the order of its outputs."""
 
+    folder: Path
     task: str
     texts: list[str]
     labels: list[str]
     learnt: dict[str, list[float]]
     max_length: int
+    stride: int
     model: Any
     tokenizer: Any
     device: str
@@ -101,11 +103,13 @@ def load(folder: str | Path) -> Exported:
         ) from error
     names = config["id2label"]
     return Exported(
+        folder=place,
         task=config["finetuning_task"],
         texts=config["finetuning_texts"],
         labels=[names[str(number)] for number in range(len(names))],
         learnt=config["finetuning_learnt"],
         max_length=contents[TOKENIZER]["model_max_length"],
+        stride=config["finetuning_stride"],
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         device=device,

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from stages.errors import UserError, did_you_mean
-from stages.preparing import delimited, encodings, hub
+from stages.preparing import conll, delimited, encodings, hub
 from stages.preparing.columnar import as_text, hub_records, parquet_records
 from stages.preparing.delimited import Format, Record
 
@@ -22,6 +22,8 @@ KINDS = {
     ".ndjson": "json",
     ".json": "json",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conllu",
 }
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {name: name for name in SPLITS} | dict.fromkeys(("dev", "valid", "val"), "validation")
@@ -203,6 +205,8 @@ def _records(
     with open(file, encoding=encoding, errors="surrogateescape", newline="") as lines:
         if kind == "json":
             yield from _json_records(lines, file, columns, nested)
+        elif kind in ("conll", "conllu"):
+            yield from conll.records(lines, file, columns, kind == "conllu")
         else:
             yield from delimited.records(lines, file, columns, form, notes)
 

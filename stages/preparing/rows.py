@@ -81,11 +81,11 @@ def frame(batch: Batch, source: Source, mapping: Mapping) -> pd.DataFrame:
         splits = [SPLIT_NAMES.get(name, "") for name in given]
         for i in _empty(splits):
             reasons[i] = f"unknown split {given[i]!r}; write train, validation or test"
-    for i, reason in unusable.items():
-        reasons[i] = reason
     for role in mapping.texts:
         for i in _empty(roles[role]):
             reasons[i] = f"no {role}"
+    for i, reason in unusable.items():
+        reasons[i] = reason
     for i, reason in batch.reasons.items():
         reasons[i] = reason
     contents = ["\0".join(texts) for texts in zip(*(roles[r] for r in mapping.texts), strict=True)]

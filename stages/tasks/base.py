@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from stages.params import Section
     from stages.statistics import Metrics
+    from stages.windows import Windows
 
 Raw = dict[str, list[str]]
 """Raw values by role, [n] each; a list or object of JSON, where the role may hold one, as its
@@ -61,6 +62,8 @@ class Task(Protocol):
     the first."""
     TARGET: str
     """Role that holds what is to be predicted."""
+    OTHERS: tuple[str, ...]
+    """Further roles of prepared rows."""
     NESTED: tuple[str, ...]
     """Roles whose raw values may be lists or objects."""
     WINDOWED: bool
@@ -106,6 +109,12 @@ class Task(Protocol):
     def targets(self, rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
         """Targets [n] or [n, k] as numbers: the column `target` of the examples, and what
         metrics take."""
+
+    def align(
+        self, rows: pd.DataFrame, labels: list[str], windows: Windows
+    ) -> tuple[dict[str, pa.Array], int]:
+        """Of a windowed task: further columns of the examples, and how many of the targets no
+        token stands for, so that they reach no loss and count as missed."""
 
     # Of finetune.
 
@@ -165,11 +174,23 @@ class Task(Protocol):
     ) -> list[str]:
         """The predicted target of each row, written as `TARGET` is."""
 
+    def ask(self, raw: Raw, labels: list[str]) -> dict[str, list[str]]:
+        """Of a windowed task: the columns of rows whose targets are not known, from their
+        normalised texts."""
+
     def answers(
-        self, logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
+        self,
+        logits: np.ndarray,
+        examples: pa.Table | None,
+        labels: list[str],
+        learnt: Learnt,
+        rows: pd.DataFrame,
     ) -> list[dict[str, Any]]:
         """The prediction of each row as JSON, its first key `TARGET`: what
-        `python -m stages predict` prints."""
+        `python -m stages predict` prints.
+
+        Args:
+            rows: their texts, or what `ask` made of them."""
 
     def metrics(
         self, target: np.ndarray, scores: np.ndarray, weights: np.ndarray

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TEXTS = texts.TEXTS
 TARGET = "label"
+OTHERS = ()
 NESTED = ()
 WINDOWED = False
 MAIN_METRIC = "accuracy"
@@ -155,7 +156,11 @@ def decide(
 
 
 def answers(
-    logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
+    logits: np.ndarray,
+    examples: pa.Table | None,
+    labels: list[str],
+    learnt: Learnt,
+    rows: pd.DataFrame,
 ) -> list[dict[str, Any]]:
     found = scores(logits, examples, labels, learnt).astype(float).tolist()
     return [

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TEXTS = texts.TEXTS
 TARGET = "labels"
+OTHERS = ()
 NESTED = ("labels",)
 WINDOWED = False
 MAIN_METRIC = "micro_f1"
@@ -222,7 +223,11 @@ def decide(
 
 
 def answers(
-    logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
+    logits: np.ndarray,
+    examples: pa.Table | None,
+    labels: list[str],
+    learnt: Learnt,
+    rows: pd.DataFrame,
 ) -> list[dict[str, Any]]:
     found = scores(logits, examples, labels, learnt)
     return [

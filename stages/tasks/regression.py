@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TEXTS = texts.TEXTS
 TARGET = "value"
+OTHERS = ()
 NESTED = ()
 WINDOWED = False
 MAIN_METRIC = "r2"
@@ -151,7 +152,11 @@ def _written(scores: np.ndarray) -> list[str]:
 
 
 def answers(
-    logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
+    logits: np.ndarray,
+    examples: pa.Table | None,
+    labels: list[str],
+    learnt: Learnt,
+    rows: pd.DataFrame,
 ) -> list[dict[str, Any]]:
     return [{"value": value} for value in scores(logits, examples, labels, learnt)[:, 0].tolist()]
 
