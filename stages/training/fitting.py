@@ -10,6 +10,7 @@ for either, and a stand-in would have to follow both libraries' insides, so both
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     import pyarrow as pa
 
+    from stages.training import memory
     from stages.training.callbacks import BestEpoch
     from stages.training.checkpoints import Checkpoints
     from stages.training.data import Splits
@@ -45,6 +47,7 @@ class Finetune(Section):
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
     dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
+    gradient_checkpointing: bool = Field(description="compute layers again on the way back")
     keep_frozen: bool = Field(description="keep the output of frozen layers from epoch to epoch")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
@@ -141,6 +144,9 @@ def fit(
                 folder = store.folder if store else None
                 rows = {"train": splits.train, "validation": splits.validation}
                 module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+            module.memory = _expect(params, machine, module, splits)
+            if params.gradient_checkpointing:
+                _recompute_layers(model)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
@@ -174,6 +180,47 @@ def _trainer(
         num_sanity_val_steps=0,
         default_root_dir=loggers.FOLDER,
     )
+
+
+def _expect(
+    params: Finetune, machine: Machine, module: FineTuning, splits: Splits
+) -> memory.Estimate:
+    """Say what memory training takes.
+
+    Raises:
+        UserError: the device has less.
+    """
+    from stages.training import memory
+
+    recomputed = params.gradient_checkpointing
+    found = memory.estimate(
+        module, splits, machine.device, machine.precision, recomputed=recomputed
+    )
+    tokens = params.batch_tokens
+    batch = (params.batch_size, "batch_size") if tokens is None else (tokens, "batch_tokens")
+    free = memory.require(found, *batch, machine.device)
+    print(f"finetune: takes about {found}; {free / memory.GB:.1f} GB are free", file=sys.stderr)
+    return found
+
+
+def _recompute_layers(model: Any) -> None:
+    """
+    Raises:
+        UserError: transformers cannot do so with the base's architecture.
+    """
+    from stages.training import packing
+
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            "params.yaml: finetune.gradient_checkpointing: transformers' "
+            f"{type(model).__name__} does not support it, got true; write false"
+        )
+    model.activation_checkpointing_enable(
+        {"use_reentrant": False, "context_fn": packing.recomputing}
+    )
+    # Which transformers wants of embeddings for reentrant checkpoints alone; it would send
+    # gradients through frozen layers.
+    model.disable_input_require_grads()
 
 
 def _check_budget(params: Finetune, splits: Splits) -> None:
