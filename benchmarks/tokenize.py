@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 import tarfile
@@ -117,7 +116,8 @@ def measure(name: str, folder: str, rows: int) -> None:
     clock, cpu = time.perf_counter(), time.process_time()
     call()
     seconds, own = time.perf_counter() - clock, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
     told = {"rows_a_second": rows / seconds, "rows_a_cpu_second": rows / own}
     print(json.dumps(told | {"peak_memory_mb": round(peak)}))
 

@@ -136,17 +136,15 @@ def fit(
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
+    rows = {"train": splits.train, "validation": splits.validation}
+    module.trunk = params.keep_frozen and trunk.fits(rows)
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
         if len(best.curve) < params.epochs and not best.stops():
-            if params.keep_frozen:
+            if module.trunk:
                 folder = store.folder if store else None
-                rows = {"train": splits.train, "validation": splits.validation}
-                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
-            module.memory = _expect(params, machine, module, splits)
-            if params.gradient_checkpointing:
-                _recompute_layers(model)
+                trunk.keep(rows, machine.device, machine.precision, folder)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
