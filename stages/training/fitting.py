@@ -145,6 +145,9 @@ def fit(
             if module.trunk:
                 folder = store.folder if store else None
                 trunk.keep(rows, machine.device, machine.precision, folder)
+            module.memory = _expect(params, machine, module, splits)
+            if params.gradient_checkpointing:
+                _recompute_layers(model)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
