@@ -22,6 +22,7 @@ import time
 from types import FrameType
 
 from stages import check
+from stages.alone import alone
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export")  # its libraries shape their outputs too
@@ -56,7 +57,8 @@ def _dispatch(name: str, rest: list[str]) -> int:
             raise UserError(
                 f"python -m stages {name}: takes no argument, got {rest[0]!r}; remove it"
             )
-        run_stage(name)
+        with alone(name):
+            run_stage(name)
         return 0
     if name in {"check", "clean", "explain", "predict", "summary"}:
         file = "checking" if name == "check" else name

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages import check, locks, params, pins, plan, runs
+from stages import check, differing, params, pins, plan, runs
 from stages.errors import UserError
 
 WIDTH = 80
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"python -m stages explain: takes no argument, got {arguments[0]!r}")
     loaded = check.load()
     before, now = runs.lock(runs.committed("dvc.lock")), runs.present_lock()
-    changed = {one.stage: one for one in locks.differences(before, now)}
+    changed = {one.stage: one for one in differing.differences(before, now)}
     for step in plan.plan(params.read(Path("params.yaml"))):
         print(*_wrapped(f"{step.stage} {_state(step)}"), sep="\n")
         if step.stage in changed:
@@ -37,7 +37,7 @@ def _state(step: plan.Step) -> str:
     return STATES[step.state] + (f": {reasons}" if reasons else "")
 
 
-def _bytes(one: locks.Difference) -> str:
+def _bytes(one: differing.Difference) -> str:
     if one.outs and not one.inputs:
         return f"gave other bytes than committed for the same inputs: {', '.join(one.outs)}"
     told = f"read other inputs than in the committed dvc.lock: {'; '.join(one.inputs)}"
@@ -60,10 +60,10 @@ def _machine(loaded: check.Params) -> Iterator[str]:
     here: dict[str, Any] = configure(
         section.device, section.precision, section.threads
     ).device_class()
-    there = locks.computed_as(runs.committed(locks.METRICS))
-    yield f"This machine computes as {locks.in_words(here)}."
+    there = differing.computed_as(runs.committed(differing.METRICS))
+    yield f"This machine computes as {differing.in_words(here)}."
     if there is None:
-        yield f"git has no {locks.METRICS}, so what committed results were computed as is unknown."
+        yield f"git has no {differing.METRICS}, so what committed results were computed as is unknown."
         return
     other = list(plan.changes(here, there))
     if not other:

@@ -1,96 +1,60 @@
-"""Two dvc.lock files beside each other: which stages gave other bytes, and why.
+"""dvc.lock as a file: whether it is whole, and what of it is.
 
-All that compares entries of dvc.lock with one another is here; `stages/plan.py` compares them with
-the files in the working tree.
+DVC empties dvc.lock and writes it anew, so that a kill in between leaves its first part or nothing.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from stages import plan, runs
-
-METRICS = "results/metrics.json"
-PIN = "tool.pins."
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One stage, recorded twice."""
-
-    stage: str
-    inputs: list[str]
-    """What was read differs: each in a few words."""
-    outs: list[str]
-    """Outputs with other bytes."""
+DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
+ENTRY = re.compile(r"^  \S", re.MULTILINE)
+CONFLICT = re.compile(r"^(<{7}|={7}|>{7})", re.MULTILINE)
+EMPTY = "schema: '2.0'\n"
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:
-    """The stages of both locks whose inputs or outputs are not the same, in the order of `now`."""
-    for stage in [name for name in now if name in before]:
-        old, new = before[stage], now[stage]
-        inputs, outs = list(_inputs(old, new)), list(_other(old, new, "outs"))
-        if inputs or outs:
-            yield Difference(stage, inputs, outs)
+def torn(text: str) -> bool:
+    """Whether a kill has cut the file short. One with git's marks of a conflict is not torn."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
-
-def _inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    if old.get("cmd") != new.get("cmd"):
-        yield "its command"
-    for key, value, was in plan.changes(_params(new), _params(old)):
-        library = key.removeprefix(PIN)
-        yield f"{'library ' if library != key else ''}{library} {value}, was {was}"
-    yield from (f"{path}, which it reads" for path in _other(old, new, "deps"))
-
-
-def _params(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for part in entry.get("params", {}).values() for key, value in part.items()}
-
-
-def _other(old: Mapping[str, Any], new: Mapping[str, Any], kind: str) -> Iterator[str]:
-    """Paths of the deps or outs that one entry lacks, or has with another content."""
-    hashes = [{one["path"]: one.get("md5") for one in entry.get(kind, [])} for entry in (old, new)]
-    for path in dict.fromkeys([*hashes[1], *hashes[0]]):
-        if path not in hashes[0] or path not in hashes[1] or hashes[0][path] != hashes[1][path]:
-            yield path
-
-
-def computed_as(metrics: str | None) -> dict[str, Any] | None:
-    """The device class that a metrics.json records."""
+    if CONFLICT.search(text):
+        return False
     try:
-        return json.loads(metrics or "{}").get("device_class") or None
-    except ValueError:
-        return None
+        content = YAML(typ="safe").load(text)
+    except YAMLError:
+        return True
+    if not isinstance(content, dict) or content.get("schema") != "2.0":
+        return True
+    stages = content.get("stages", {})
+    return not (isinstance(stages, dict) and all(map(_is_whole, stages.values())))
 
 
-def in_words(device: Mapping[str, Any]) -> str:
-    """A device class as `cpu, float32, 2 threads, avx512`."""
-    counted = {"threads": "thread", "devices": "device"}
-    words = [
-        f"{value} {counted[key]}{'' if value == 1 else 's'}" if key in counted else str(value)
-        for key, value in device.items()
-        if value is not None
-    ]
-    return ", ".join(words)
+def mended(text: str) -> str:
+    """The entries before the one that is cut."""
+    while torn(text):
+        starts = [match.start() for match in ENTRY.finditer(text)]
+        text = text[: starts[-1]] if len(starts) > 1 else EMPTY
+    return text
 
 
-def why() -> str:
-    """Why the same inputs gave other bytes than in the committed dvc.lock."""
-    file = Path(METRICS)
-    here = computed_as(file.read_text(encoding="utf-8") if file.exists() else None)
-    there = computed_as(runs.committed(METRICS))
-    if here is None:
-        return f"Why is unknown: {METRICS}, which names the device class, is missing."
-    told = f"This machine computes as {in_words(here)}; the committed result was made"
-    if there is None:
-        return f"{told} elsewhere."
-    if here != there:
-        return f"{told} as {in_words(there)}."
+def _is_whole(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("cmd"), str | list):
+        return False
+    params = entry.get("params", {})
     return (
-        f"Both were computed as {in_words(here)}, so the kind of machine does not explain it: look "
-        "for a library that is not pinned, or an output that depends on more than its inputs."
+        isinstance(params, dict)
+        and all(isinstance(values, dict) for values in params.values())
+        and all(isinstance(entry.get(key, []), list) for key in ("deps", "outs"))
+        and all(map(_has_hash, [*entry.get("deps", []), *entry.get("outs", [])]))
     )
+
+
+def _has_hash(item: Any) -> bool:
+    if not isinstance(item, Mapping) or "path" not in item or None in item.values():
+        return False
+    if "hash" not in item:  # of other kinds of storage
+        return len(item) > 1
+    return item["hash"] == "md5" and bool(DIGEST.fullmatch(str(item.get("md5", ""))))

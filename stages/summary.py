@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages import artifacts, locks, plugins, runs
+from stages import artifacts, differing, plugins, runs
 from stages.errors import UserError
 from stages.reporting import text
 from stages.reporting.verdict import Headline, compare, headline
@@ -127,13 +127,13 @@ def _expected(facts: Mapping[str, Any]) -> str:
 def _differences() -> Iterator[str]:
     """Stages that gave other bytes than the committed ones for the same inputs, and why."""
     before, now = runs.lock(runs.committed("dvc.lock")), runs.present_lock()
-    found = [one for one in locks.differences(before, now) if one.outs and not one.inputs]
+    found = [one for one in differing.differences(before, now) if one.outs and not one.inputs]
     if not found:
         return
     yield "Same inputs, other bytes than in the committed dvc.lock:"
     for one in found:
         yield from _wrap(f"  {one.stage}: {', '.join(one.outs)}")
-    yield from _wrap(locks.why())
+    yield from _wrap(differing.why())
     yield "`python -m stages explain` says it for every stage."
 
 

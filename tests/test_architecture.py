@@ -106,7 +106,7 @@ MAY_IMPORT = {
         *("common", "ground"),
     },
     "stage": {"preparing", "base", "training", "exporting", "reporting", "common", "ground"},
-    "exporting": {"exporting", "common", "ground"},
+    "exporting": {"exporting", "training", "common", "ground"},
     "training": {"training", "common", "ground"},
     "reporting": {"reporting", "common", "ground"},
     "preparing": {"preparing", "common", "ground"},

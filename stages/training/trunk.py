@@ -43,6 +43,8 @@ class Trunk:
         except (UserError, AttributeError):
             return
         self.before = _before(self.whole, path)
+        if getattr(self.whole, "base_model", self.whole)._forward_pre_hooks:
+            return  # what comes in is trained
         if any(_is_trained(module) for module in self.before):
             return
         trained = [number for number, layer in enumerate(layers) if _is_trained(layer)]
