@@ -63,7 +63,7 @@ def _machine(loaded: check.Params) -> Iterator[str]:
     there = differing.computed_as(runs.committed(differing.METRICS))
     yield f"This machine computes as {differing.in_words(here)}."
     if there is None:
-        yield f"git has no {differing.METRICS}, so what committed results were computed as is unknown."
+        yield f"What committed results were computed as is unknown: git has no {differing.METRICS}."
         return
     other = list(plan.changes(here, there))
     if not other:

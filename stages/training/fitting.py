@@ -140,7 +140,7 @@ def fit(
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
     rows = {"train": splits.train, "validation": splits.validation}
-    module.trunk = params.keep_frozen and bool(adapted.steps) and trunk.fits(rows)
+    module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
@@ -148,8 +148,7 @@ def fit(
             measure(trainer, module, splits, best)
         elif len(best.curve) < params.epochs and not best.stops():
             if module.trunk:
-                folder = store.folder if store else None
-                trunk.keep(rows, machine.device, machine.precision, folder)
+                trunk.keep(rows, machine.device, machine.precision, store and store.folder)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
