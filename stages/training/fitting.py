@@ -1,6 +1,11 @@
 """Training of one model by Lightning: what `finetune` and `trial` share.
 
 `fit` is a function of the parameters and the rows; where results go is the stage's business.
+
+Start-up: most of what importing Lightning costs, transformers' model classes import as well
+(torch._dynamo, torch.distributed, scipy.optimize). What it adds to them is torchmetrics, which it
+imports for one base class, and with it scipy.signal, because it is installed. There is no switch
+for either, and a stand-in would have to follow both libraries' insides, so both stay.
 """
 
 from __future__ import annotations
@@ -134,16 +139,16 @@ def fit(
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
+    rows = {"train": splits.train, "validation": splits.validation}
+    module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
         if not adapted.steps:
             measure(trainer, module, splits, best)
         elif len(best.curve) < params.epochs and not best.stops():
-            if params.keep_frozen:
-                folder = store.folder if store else None
-                rows = {"train": splits.train, "validation": splits.validation}
-                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+            if module.trunk:
+                trunk.keep(rows, machine.device, machine.precision, store and store.folder)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
