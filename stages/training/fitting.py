@@ -148,7 +148,7 @@ def fit(
             measure(trainer, module, splits, best)
         elif len(best.curve) < params.epochs and not best.stops():
             if module.trunk:
-                trunk.keep(rows, machine.device, machine.precision, store and store.folder)
+                trunk.keep(rows, machine.device, machine.precision, store.folder if store else None)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
