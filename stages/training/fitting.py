@@ -127,6 +127,8 @@ def fit(
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
+    module.packed = first_position is not None
+    module.trunk = params.keep_frozen and module.packed and bool(trunk.layers)
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
@@ -138,7 +140,7 @@ def fit(
             if params.keep_frozen:
                 folder = store.folder if store else None
                 rows = {"train": splits.train, "validation": splits.validation}
-                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+                trunk.keep(rows, machine.device, machine.precision, folder)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
@@ -272,7 +274,7 @@ def outcome(
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
-        "batches": "packed" if module.padded == module.tokens else "padded",
+        "batches": "packed" if module.packed else "padded",
         "frozen_layers": "kept" if module.trunk else "computed",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
