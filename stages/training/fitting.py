@@ -97,7 +97,7 @@ def fit(
     """
     import lightning.pytorch as pl
 
-    from stages.training import dropout, loggers, packing, weights
+    from stages.training import loggers, weights
     from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
@@ -112,11 +112,7 @@ def fit(
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     trunk = Trunk(model)
     trunk.calm()
-    if machine.device == "cpu":
-        dropout.replace(model)
-    first_position = packing.prepare(model)
-    if first_position is None and machine.device == "cpu":
-        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    first_position = _prepare(model, machine.device)
     splits = Splits(
         train,
         validation,
@@ -159,6 +155,19 @@ def fit(
     finally:
         loggers.finish()
     return module, best
+
+
+def _prepare(model: Any, device: str) -> int | None:
+    """Have a model compute in the way that is fastest on the device; what comes back is
+    `stages.training.packing.prepare`'s."""
+    from stages.training import dropout, packing
+
+    if device == "cpu":
+        dropout.replace(model)
+    first_position = packing.prepare(model)
+    if first_position is None and device == "cpu":
+        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    return first_position
 
 
 def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
