@@ -97,7 +97,7 @@ def fit(
     """
     import lightning.pytorch as pl
 
-    from stages.training import dropout, loggers, packing, weights
+    from stages.training import loggers, weights
     from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
@@ -112,11 +112,7 @@ def fit(
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     trunk = Trunk(model)
     trunk.calm()
-    if machine.device == "cpu":
-        dropout.replace(model)
-    first_position = packing.prepare(model)
-    if first_position is None and machine.device == "cpu":
-        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    first_position = _prepare(model, machine.device)
     splits = Splits(
         train,
         validation,
@@ -133,6 +129,7 @@ def fit(
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
+    module.packed = first_position is not None
     if adapted.start:
         adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
@@ -158,6 +155,19 @@ def fit(
     finally:
         loggers.finish()
     return module, best
+
+
+def _prepare(model: Any, device: str) -> int | None:
+    """Have a model compute in the way that is fastest on the device; what comes back is
+    `stages.training.packing.prepare`'s."""
+    from stages.training import dropout, packing
+
+    if device == "cpu":
+        dropout.replace(model)
+    first_position = packing.prepare(model)
+    if first_position is None and device == "cpu":
+        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    return first_position
 
 
 def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
@@ -294,7 +304,7 @@ def outcome(
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
-        "batches": "packed" if module.padded == module.tokens else "padded",
+        "batches": "packed" if module.packed else "padded",
         "frozen_layers": "kept" if module.trunk else "computed",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
