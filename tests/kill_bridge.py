@@ -55,7 +55,7 @@ def kill_somebody(run: subprocess.Popen[str], draw: random.Random) -> None:
     with suppress(psutil.NoSuchProcess):
         tree = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
         draw.choice(tree).kill()
-        if tuple(run.args) == DVC:  # stages die with it (tests/test_alone.py); these are shells
+        if run.args == DVC:  # stages die with it (tests/test_alone.py); these are shells
             psutil.wait_procs(tree[1:])
 
 

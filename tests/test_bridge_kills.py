@@ -210,7 +210,11 @@ def small_disk(copy: Copy) -> Iterator[Callable[[str], None]]:
     mount = ("mount", "-t", "tmpfs", "-o")
     if subprocess.run([*mount, "size=1m", "none", cache], check=False).returncode:
         pytest.skip("needs the right to mount")
-    yield lambda size: copy("mount", "-o", f"remount,size={size}", str(cache)) and None
+
+    def resize(size: str) -> None:
+        copy("mount", "-o", f"remount,size={size}", str(cache))
+
+    yield resize
     subprocess.run(["umount", "--lazy", cache], check=True)
 
 
