@@ -9,7 +9,7 @@ import pytest
 from tests import fuzz_bridge
 
 # Seed 37 is a folder around an output that will be restored.
-STEPS = {seed: 3 for seed in range(19)} | {37: 6}
+STEPS = dict.fromkeys(range(19), 3) | {37: 6}
 
 
 @pytest.mark.parametrize("seed", STEPS)
