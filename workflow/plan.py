@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages import locks
-from workflow import pipeline, runners
+from workflow import leftovers, pipeline, runners
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
 from workflow.ordering import Ordering, read
 from workflow.pipeline import Stage
@@ -109,6 +109,8 @@ def start(plan: Plan, *, here: bool) -> None:
             old.unlink(missing_ok=True)
     _write(Path(os.environ[VARIABLE]), asdict(plan))
     _write(UNFINISHED, plan.ordering.old)
+    with pipeline.opened(locked=True) as repo:
+        leftovers.remove(repo)
     if here:
         runners.start()
 
