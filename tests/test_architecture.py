@@ -95,7 +95,7 @@ def group(path: str) -> str:
         return parts[1]
     if parts[1] in check.STAGES:
         return "stage"
-    if parts[1] in {"__main__", "check", "checking", "clean", "predict", "summary"}:
+    if parts[1] in {"__main__", "check", "checking", "clean", "explain", "predict", "summary"}:
         return "command"
     return "ground"
 

@@ -278,3 +278,41 @@ def test_few_shot_refuses_what_has_no_classes() -> None:
     refuses = plugins.load("methods", "few_shot").refuses
     assert refuses("classification") is None
     assert isinstance(refuses("regression"), str)
+
+
+def test_word_vectors_of_a_file_go_to_the_pieces_that_spell_its_words() -> None:
+    from stages.artifacts import sha256
+
+    numbers = {"good": [1.0, 2.0], "film": [3.0, 4.0], "unknown": [5.0, 6.0], "##s": [7.0, 8.0]}
+    lines = [f"{word} {' '.join(map(str, values))}\n" for word, values in numbers.items()]
+    for name, head in (("glove.txt", ""), ("word2vec.txt", "4 2\n")):
+        Path(name).write_text(head + "".join(lines))
+        run = changed(sections("word_vectors")[1], file=name, size=2, sha256=sha256(Path(name)))
+        module, adapted = weights.build(run, LABELS, run.method_params)
+        assert adapted.start is not None
+        data = table(8)
+        adapted.start(Start(Rows(data, 0, 1), data["target"].to_numpy(), None, 0, "cpu"))
+        index = {piece: n for n, piece in enumerate((*tiny.SPECIAL, *tiny.WORDS))}
+        found = module.words.weight.detach().numpy()
+        assert found[index["good"]].tolist() == numbers["good"]
+        assert found[index["film"]].tolist() == numbers["film"]
+        assert not found[index["##s"]].any() and not found[index["bad"]].any()
+    Path("glove.txt").write_text("good 1 2\n")
+    run = changed(sections("word_vectors")[1], file="glove.txt", size=2, sha256="0" * 64)
+    with pytest.raises(UserError, match=r"sha256: glove\.txt has another content"):
+        weights.build(run, LABELS, run.method_params)
+
+
+def test_vectors_of_words_are_those_of_gensim_on_the_rows() -> None:
+    """The same in any process, and only words of the training rows have one."""
+    run = changed(sections("word_vectors")[1], size=8, epochs=2)
+    data = table(32)
+    found = []
+    for _ in range(2):
+        module, adapted = weights.build(run, LABELS, run.method_params)
+        assert adapted.start is not None
+        adapted.start(Start(Rows(data, 0, 1), data["target"].to_numpy(), None, 0, "cpu"))
+        found.append(module.words.weight.detach().numpy().copy())
+    assert (found[0] == found[1]).all()
+    used = {token for row in data["input_ids"].to_pylist() for token in row}
+    assert {n for n, vector in enumerate(found[0]) if vector.any()} == used

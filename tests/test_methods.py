@@ -48,11 +48,12 @@ OWN: dict[str, Callable[[str], bool]] = {
     "lora": lambda name: "classifier." in name or "lora_" in name,
     "prefix": lambda name: "classifier." in name or name == "bert.prefix",
     "prompt": lambda name: "classifier." in name or name == "bert.prompt",
+    "word_vectors": lambda name: True,
 }
 """The names of the weights that a method trains."""
 
 
-PADDED = {"few_shot", "prefix", "prompt"}
+PADDED = {"few_shot", "prefix", "prompt", "word_vectors"}
 """The methods for which batches cannot be packed."""
 
 

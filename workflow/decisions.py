@@ -136,17 +136,19 @@ def _predict_part(dep: Dependency, folder: Output) -> None:
     """Give a dependency the hash that a file in a folder will have.
 
     Raises:
-        UnpredictableError: it is a folder itself, or the cache does not know the folder.
+        UnpredictableError: it is a folder around what moves, or the cache does not know the folder.
     """
     from dvc_data.hashfile.meta import Meta
     from dvc_data.hashfile.tree import Tree
+    from dvc_objects.errors import ObjectFormatError
 
+    if not (folder.hash_info.isdir and dep.fs.isin(dep.fs_path, folder.fs_path)):
+        raise UnpredictableError
     try:
         tree = Tree.load(folder.cache, folder.hash_info, hash_name=folder.hash_name)
-    except FileNotFoundError:
+    except (FileNotFoundError, ObjectFormatError):
         raise UnpredictableError from None
-    inside = dep.fs.isin(dep.fs_path, folder.fs_path)
-    found = tree.get(dep.fs.relparts(dep.fs_path, folder.fs_path)) if inside else None
+    found = tree.get(dep.fs.relparts(dep.fs_path, folder.fs_path))
     if found is None:
         raise UnpredictableError
     dep.hash_name, dep.hash_info, dep.meta = folder.hash_name, found[1], Meta()

@@ -17,19 +17,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from stages import locks
-from workflow import filesystem, pipeline, runners
+from workflow import filesystem, leftovers, pipeline, runners
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
 from workflow.ordering import Ordering, read
 from workflow.pipeline import Stage
 from workflow.supervision import FOLDER, HOST, token
 
 VARIABLE = "BRIDGE_PLAN"  # the path of the plan, for the jobs, on other nodes too
-RESTORE_RULE = "restore"
 RESTORING = "@restore"  # stands for a stage in locks; DVC allows no such name
-# The rule's name says what to run: a `params` of the rule would make Snakemake import pandas, to
-# compare it, which takes half a second.
+# The marker says what to run: a `params` of the rule would make Snakemake import pandas, to compare
+# it, which takes half a second.
 SHELL = (
-    f"{shlex.quote(sys.executable)} -ISE workflow/begin.py --rule {{rule}} --marker {{output}}"
+    f"{shlex.quote(sys.executable)} -ISE workflow/begin.py --marker {{output}}"
     " 2>&1 | tee -ip {log}"
 )
 UNFINISHED = FOLDER / "unfinished.json"
@@ -45,14 +44,9 @@ class Plan:
     def in_state(self, *states: str) -> list[Stage]:
         return [stage for stage in self.stages if stage.state in states]
 
-    def of_rule(self, rule: str) -> str:
-        """The address of the stage that a rule is for."""
-        return next(stage.address for stage in self.stages if stage.rule == rule)
-
-    def gpus(self, address: str) -> int:
-        """How many a stage asks for."""
-        asked = {stage.address: stage.resources.get("gpu", 0) for stage in self.stages}
-        return int(asked.get(address, 0))
+    def of_markers(self, markers: list[str]) -> list[Stage]:
+        """The stages of a rule, by its outputs."""
+        return [stage for stage in self.stages if self.marker(stage.address) in markers]
 
     @property
     def jobs(self) -> list[Stage]:
@@ -115,6 +109,8 @@ def start(plan: Plan, *, here: bool) -> None:
             old.unlink(missing_ok=True)
     _write(Path(os.environ[VARIABLE]), asdict(plan))
     _write(UNFINISHED, plan.ordering.old)
+    with pipeline.opened(locked=True) as repo:
+        leftovers.remove(repo)
     if here:
         runners.start()
 

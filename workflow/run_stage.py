@@ -1,7 +1,7 @@
 """What a rule calls: one stage as `dvc repro --single-item` runs it, side by side with others.
 
-Run: `python -m workflow.run_stage NAME`; rules add `--marker FILE`, and name themselves by
-`--rule NAME` instead, of which one is for all that is taken from the cache.
+Run: `python -m workflow.run_stage NAME`. Rules say `--marker FILE...` instead: one file for a stage
+that runs, or one for each that is taken from the cache.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from stages.errors import UserError
 from workflow import filesystem, gpus, hardening, journal, pipeline, plan
+from workflow.decisions import RESTORE
 from workflow.ordering import Ordering
 from workflow.supervision import FOLDER, stage_lock
 
@@ -120,7 +121,6 @@ def _log() -> None:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="?")
-    parser.add_argument("--rule")
     parser.add_argument("--marker", nargs="*", default=[])
     arguments = parser.parse_args(argv)
 
@@ -131,15 +131,15 @@ def main(argv: list[str]) -> int:
         signal.signal(signum, _end_quickly)
     present = plan.load() if plan.VARIABLE in os.environ else None
     ordering = present.ordering if present else Ordering()
-    name = arguments.stage or arguments.rule
+    wanted = present.of_markers(arguments.marker) if present else []
+    name = arguments.stage or ", ".join(stage.address for stage in wanted)
     try:
         if "SLURM_JOB_ID" in os.environ:  # else done when the plan was made
             filesystem.check(FOLDER, nodes=True)
-        if present and arguments.rule == plan.RESTORE_RULE:
-            restore([stage.address for stage in present.restored], ordering)
+        if wanted and wanted[0].state == RESTORE:
+            restore([stage.address for stage in wanted], ordering)
         else:
-            address = present.of_rule(name) if present and arguments.rule else name
-            run(address, ordering, present.gpus(address) if present else 0)
+            run(name, ordering, wanted[0].resources.get("gpu", 0) if wanted else 0)
     except (DvcException, OSError, UserError) as error:
         print(f"ERROR: {name}: {_causes(error)}", file=sys.stderr)
         return 1

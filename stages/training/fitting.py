@@ -1,6 +1,11 @@
 """Training of one model by Lightning: what `finetune` and `trial` share.
 
 `fit` is a function of the parameters and the rows; where results go is the stage's business.
+
+Start-up: most of what importing Lightning costs, transformers' model classes import as well
+(torch._dynamo, torch.distributed, scipy.optimize). What it adds to them is torchmetrics, which it
+imports for one base class, and with it scipy.signal, because it is installed. There is no switch
+for either, and a stand-in would have to follow both libraries' insides, so both stay.
 """
 
 from __future__ import annotations
@@ -92,7 +97,7 @@ def fit(
     """
     import lightning.pytorch as pl
 
-    from stages.training import dropout, loggers, packing, weights
+    from stages.training import loggers, weights
     from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
@@ -107,11 +112,7 @@ def fit(
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     trunk = Trunk(model)
     trunk.calm()
-    if machine.device == "cpu":
-        dropout.replace(model)
-    first_position = packing.prepare(model)
-    if first_position is None and machine.device == "cpu":
-        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    first_position = _prepare(model, machine.device)
     splits = Splits(
         train,
         validation,
@@ -128,22 +129,23 @@ def fit(
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
+    module.packed = first_position is not None
     if adapted.start:
         adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
+    rows = {"train": splits.train, "validation": splits.validation}
+    module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
         if not adapted.steps:
             measure(trainer, module, splits, best)
         elif len(best.curve) < params.epochs and not best.stops():
-            if params.keep_frozen:
-                folder = store.folder if store else None
-                rows = {"train": splits.train, "validation": splits.validation}
-                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+            if module.trunk:
+                trunk.keep(rows, machine.device, machine.precision, store.folder if store else None)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
@@ -153,6 +155,19 @@ def fit(
     finally:
         loggers.finish()
     return module, best
+
+
+def _prepare(model: Any, device: str) -> int | None:
+    """Have a model compute in the way that is fastest on the device; what comes back is
+    `stages.training.packing.prepare`'s."""
+    from stages.training import dropout, packing
+
+    if device == "cpu":
+        dropout.replace(model)
+    first_position = packing.prepare(model)
+    if first_position is None and device == "cpu":
+        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    return first_position
 
 
 def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
@@ -289,7 +304,7 @@ def outcome(
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
-        "batches": "packed" if module.padded == module.tokens else "padded",
+        "batches": "packed" if module.packed else "padded",
         "frozen_layers": "kept" if module.trunk else "computed",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),

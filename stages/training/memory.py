@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -140,7 +141,7 @@ def _limits() -> list[int]:
     return [int(text) for text in texts if text.isdigit()]
 
 
-def _plain(model: torch.nn.Module) -> torch.nn.Module:
+def _plain(model: torch.nn.Module) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
