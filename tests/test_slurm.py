@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests import bridge, project, slurm
 from tests.bridge import Copy
@@ -126,47 +124,6 @@ def test_a_matrix_runs_on_both_nodes_with_what_it_asks_for(
     base.shell("mkdir bin; printf '#!/bin/sh\\n' > bin/scontrol; chmod +x bin/scontrol")
     base("sh", "-c", "PATH=$PWD/bin:$PATH dvc repro; rm -r bin")
     assert copy.tree() == base.tree()
-
-
-def test_the_default_pipeline(cluster: Cluster, tmp_path: Path) -> None:
-    """Another run of the same project by DVC, here, gives the same lock file."""
-    folders = [tmp_path / engine for engine in ("slurm", "dvc")]
-    by_slurm, by_dvc = (project.make(folder, rows=60) for folder in folders)
-    said = by_slurm(*cluster.command(*SNAKEMAKE))
-    assert said.count("has been submitted with SLURM jobid") == 8
-    by_dvc.repro()
-    locks = [yaml.safe_load((folder / "dvc.lock").read_text()) for folder in folders]
-    assert locks[0] == locks[1]
-    assert by_slurm.repro() == set()
-
-
-def test_a_cancelled_job_is_reported_and_its_rerun_works(cluster: Cluster, slow: Copy) -> None:
-    run = slow.start(*cluster.command(*SNAKEMAKE))
-    cluster("scancel", job(slow))
-    assert run.wait() == 1, output(slow)
-    assert re.search(r"status is: 'CANCELLED", output(slow)), output(slow)
-    Path(f"{slow.log}.go").touch()
-    slow(*cluster.command(*SNAKEMAKE))
-    is_done(slow, ["train on n2", "train on n2", "evaluate on n1"])
-
-
-def test_a_stage_runs_once_whoever_asks_on_whichever_node(cluster: Cluster, slow: Copy) -> None:
-    """Plain DVC on n1, which cannot see the processes of n2, is refused; a second Snakemake,
-    which sends the stage to n1 after the first one was killed, waits for it."""
-    first = slow.start(*cluster.command(*SNAKEMAKE))
-    job(slow)
-    refused = slow(*cluster.command("dvc", "repro"), check=False)
-    assert "is busy" in refused
-    assert "@n2 " in refused  # who has it
-    for process in slurm.children(first.pid):
-        process.send_signal(signal.SIGKILL)
-    first.wait()
-    second = slow.start(*cluster.command(*SNAKEMAKE, "--set-resources", "train:slurm_extra=-w n1"))
-    log = slow.folder / ".dvc/tmp/bridge/train.log"
-    until(lambda: "train: being run by n2" in log.read_text(), lambda: output(slow))
-    Path(f"{slow.log}.go").touch()
-    assert second.wait() == 0, output(slow)
-    is_done(slow, ["train on n2", "evaluate on n1"])
 
 
 def test_nothing_is_left_of_a_cluster_whose_tests_are_killed(tmp_path: Path) -> None:
