@@ -123,6 +123,19 @@ def test_both_engines_do_the_same(tmp_path: Path) -> None:
         assert ran is None or dvc.ran == ran, name
 
 
+def test_the_order_is_always_the_same(tmp_path: Path) -> None:
+    """Also where other dvc.yaml files have most of the stages: there DVC walks a set of hashes."""
+    few = "".join(f"  {name}: {{cmd: echo > {name}, outs: [{name}]}}\n" for name in "bdac")
+    files = {
+        "dvc.yaml": "stages:\n" + few,
+        "sub/dvc.yaml": "stages:\n  m: {matrix: {n: [1, 2, 3, 4, 5, 6]}, cmd: 'echo ${item.n}'}\n",
+    }
+    copy = bridge.create(tmp_path / "one", files)
+    for seed in ("1", "2", "3"):
+        table = copy("env", f"PYTHONHASHSEED={seed}", "python", "-m", "workflow.pipeline")
+        assert [line.split()[1] for line in table.splitlines()] == ["b", "d", "a", "c"]
+
+
 @pytest.mark.parametrize(
     ("meta", "problem"),
     [

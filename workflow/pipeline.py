@@ -59,16 +59,24 @@ def opened(*, locked: bool) -> Iterator[Repo]:
 def in_order(repo: Repo, *, everything: bool = False) -> tuple[list[DvcStage], Any]:
     """What `dvc repro` would look at, in its order, and the graph of edges to upstream.
 
+    Where less than half of all stages are looked at, DVC's order is that of a set, another one in
+    each process: here it is then, too, as it would be if DVC looked at more.
+
     Args:
         everything: as `dvc repro --all-pipelines`; else the dvc.yaml of the root folder and
             what that depends on.
     """
+    import networkx
     from dvc.dvcfile import PROJECT_FILE
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
     graph = get_active_graph(repo.index.graph)
     targets = None if everything else repo.stage.collect(PROJECT_FILE)
-    return plan_repro(graph, targets), graph
+    taken = set(plan_repro(graph, targets))
+    ordered = networkx.DiGraph()
+    ordered.add_nodes_from(stage for stage in graph if stage in taken)
+    ordered.add_edges_from(edge for edge in graph.edges if taken.issuperset(edge))
+    return list(networkx.dfs_postorder_nodes(ordered)), graph
 
 
 def load(repo: Repo, order: list[DvcStage], graph: Any) -> list[Stage]:
