@@ -1,6 +1,6 @@
 """Every task beside its best baseline: the main metric with its interval on the test split.
 
-Run: `python -m benchmarks.tasks` on the data that ship with the project (a few minutes on two cores),
+Run: `python -m benchmarks.tasks` on the data that ship with the project (minutes on two cores),
 `python -m benchmarks.tasks real` on public sets in ../shared/data where these are (longer), or
 `python -m benchmarks.tasks NAME ...`. Writes benchmarks/tasks.json: what ran replaces its own rows.
 
@@ -199,7 +199,7 @@ def put(path: Path, values: dict[str, Any]) -> None:
 
 
 def summary(clone: Path) -> dict[str, Any]:
-    """Of the files under results/: rows, the main metric of model and best baseline, the verdict."""
+    """Of the files under results/: rows, main metric of model and best baseline, the verdict."""
     import pandas as pd
 
     from stages import plugins
