@@ -72,6 +72,7 @@ def render(params: Any, task: Any, labels: list[str], results: Mapping[str, Any]
         data=results["data"],
         task=training["task"].replace("_", " "),
         hub_task=task.HUB_TASK,
+        windowed=task.WINDOWED,
         labels=labels,
         max_length=results["tokens"]["max_length"],
         rows=measured["rows"],
