@@ -1,11 +1,20 @@
-"""Speed of `finetune` beside the Hugging Face Trainer: same data, model, batches and threads.
+"""Speed and quality of `finetune` beside the Hugging Face Trainer, all else being equal.
 
-Run: `python -m benchmarks.training [STEPS]` (some minutes, after `dvc repro`; 10 GB of memory).
-Writes benchmarks/training.json.
+    python -m benchmarks.training [PART] [ROUNDS]
 
-Every variant is a process of its own, and they take turns: one step each, the others wait. So a
-machine that is busy for a while slows all of them, and a ratio compares steps of one turn. The
-first steps are not counted.
+Model, rows, batches and threads are the same. PART is full, head_only, evaluation or quality;
+without it all four, one after the other. Run it after `dvc repro`; minutes, and up to 10 GB of
+memory. Writes its part of benchmarks/training.json.
+
+    full        full fine-tuning, steps of 32 rows
+    head_only   3 epochs of the head alone, over a frozen base, from the first step to the last
+    evaluation  predictions, from rows of token ids to logits
+    quality     accuracy on unseen rows after full fine-tuning, over 5 seeds
+
+Of the first three, every variant is a process of its own, and they take turns: one does its piece
+of work while the others wait. So a machine that is busy for a while slows all of them, and a ratio
+compares pieces of one round. The first round is not counted. `quality` trains on sentences of
+film reviews where ../shared/data has them, else on the project's rows.
 """
 
 from __future__ import annotations
@@ -15,68 +24,87 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stages.artifacts import read_arrow, write_json
+from benchmarks.contestants import (
+    BATCH,
+    DYNAMIC,
+    EPOCHS,
+    LENGTH,
+    MARK,
+    OURS,
+    ROWS,
+    STEPS,
+    THREADS,
+    VARIANTS,
+    learn,
+    learn_with_trainer,
+)
+from stages.artifacts import read_arrow, read_json, write_json
 from stages.pins import versions
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 OUTPUT = Path("benchmarks/training.json")
-MARK = "step took "
 LIBRARIES = ("torch", "transformers", "lightning")
-WARM, BATCH, THREADS, LENGTH, MOST = 2, 32, 2, 128, 50
-VARIANTS: dict[str, dict[str, Any]] = {
-    "Trainer as run_glue sets it (padded to 128, float32)": {"pad": True},
-    "Trainer, dynamic padding, float32": {"pad": False},
-    "Trainer, dynamic padding, bfloat16": {"pad": False, "bf16": True},
-    "finetune, padded parts": {"precision": "auto", "packed": False},
-    "finetune": {"precision": "auto", "packed": True},
-}
+SEEDS, QUALITY_ROWS = 5, 1000
+SENTENCES = Path("../shared/data/nltk_sentence_polarity/sentence_polarity.zip")
+PARTS = (*VARIANTS, "quality")
 
 
-def main(steps: int) -> None:
-    most = MOST - WARM - 1
-    if not 1 <= steps <= most:
-        sys.exit(f"benchmarks.training: STEPS: out of range, got {steps}; write 1 to {most}")
-    runs = {name: start(name) for name in VARIANTS}
-    seconds: dict[str, list[list[float]]] = {name: [] for name in VARIANTS}
-    for _ in range(WARM + steps):
+def main(parts: list[str], rounds: int) -> None:
+    for part in parts:
+        found = quality() if part == "quality" else speed(part, rounds)
+        before = read_json(OUTPUT) if OUTPUT.exists() else {}
+        found["libraries"] = versions(LIBRARIES)
+        write_json(OUTPUT, {**{k: v for k, v in before.items() if k in PARTS}, part: found})
+
+
+def speed(part: str, rounds: int) -> dict[str, Any]:
+    """Turn by turn: wall and CPU time of each variant, as a ratio to the first variant's."""
+    print(f"{part}, examples a second, and times as fast as the first in wall and in CPU time:")
+    runs = {name: start(part, name) for name in VARIANTS[part]}
+    seconds: dict[str, list[list[float]]] = {name: [] for name in runs}
+    for _ in range(1 + rounds):
         for name, run in runs.items():
             seconds[name].append(turn(run))
+    peaks = {name: peak(run) for name, run in runs.items()}
     for run in runs.values():
         run.kill()
         run.wait()
-    first, variants = seconds[next(iter(VARIANTS))][WARM:], {}
+    rows = {"full": STEPS * BATCH, "head_only": 3 * ROWS[part], "evaluation": ROWS[part]}[part]
+    first, variants = seconds[next(iter(runs))][1:], {}
     for name, own in seconds.items():
         ratios = [[x / y for x, y in zip(*pair, strict=True)]
-                  for pair in zip(first, own[WARM:], strict=True)]  # fmt: skip
+                  for pair in zip(first, own[1:], strict=True)]  # fmt: skip
         wall, cpu = zip(*ratios, strict=True)
-        speed = statistics.median(BATCH / seconds for seconds, _ in own[WARM:])
         variants[name] = {
-            "examples_per_second": round(speed, 1),
+            "examples_per_second": round(statistics.median(rows / w for w, _ in own[1:]), 1),
             "ratio": summary(wall),
             "ratio_of_cpu_time": summary(cpu),
+            "peak_memory_mb": peaks[name],
         }
-        print(f"{name:<55} {variants[name]['ratio']}")
-    setting = {"steps": steps, "batch_size": BATCH, "threads": THREADS}
-    write_json(OUTPUT, {**setting, "variants": variants, "libraries": versions(LIBRARIES)})
+        shown = [variants[name][key]["median"] for key in ("ratio", "ratio_of_cpu_time")]
+        print(f"  {name:<54} {variants[name]['examples_per_second']:8.1f} {shown}", flush=True)
+    setting = {"rounds": rounds, "rows": ROWS[part], "batch_size": BATCH, "threads": THREADS}
+    return {**setting, "variants": variants}
 
 
-def start(name: str) -> subprocess.Popen[str]:
-    """A variant's process, once it has done its first step."""
-    run = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.training", name],
+def start(part: str, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.contestants", part, name],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"WANDB_MODE": "disabled"},
     )  # fmt: skip
-    turn(run)
-    return run
 
 
 def turn(run: subprocess.Popen[str]) -> list[float]:
-    """Let a variant do one step; its wall and CPU seconds."""
+    """Let a variant do its piece of work; its wall and CPU seconds."""
     assert run.stdin and run.stdout
     run.stdin.write("\n")
     run.stdin.flush()
@@ -86,84 +114,86 @@ def turn(run: subprocess.Popen[str]) -> list[float]:
     return json.loads(line.removeprefix(MARK))
 
 
+def peak(run: subprocess.Popen[str]) -> int | None:
+    """Most memory that a process has had so far, in MB; None where the system does not say."""
+    try:
+        lines = Path(f"/proc/{run.pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return round(int(next(x for x in lines if x.startswith("VmHWM")).split()[1]) / 1024)
+
+
 def summary(values: tuple[float, ...]) -> dict[str, float]:
     found = {"median": statistics.median(values), "low": min(values), "high": max(values)}
     return {name: round(value, 2) for name, value in found.items()}
 
 
-class Turns:
-    """In a variant's process: after each step, tell how long it took and wait for the next."""
+def quality() -> dict[str, Any]:
+    """Accuracy of both after the last epoch, over seeds; the standard error is that of a mean."""
+    source, (train, test) = ("sentences", sentences()) if SENTENCES.exists() else ("rows", split())
+    found: dict[str, list[float]] = {OURS: [], DYNAMIC: []}
+    seconds: dict[str, list[float]] = {OURS: [], DYNAMIC: []}
+    for seed in range(SEEDS):
+        for name, of in ((OURS, learn), (DYNAMIC, learn_with_trainer)):
+            started = time.perf_counter()
+            found[name].append(of(train, test, seed))
+            seconds[name].append(round(time.perf_counter() - started, 1))
+            print(f"quality, seed {seed}: {found[name][-1]:.4f} {name}", flush=True)
+    error = {name: statistics.stdev(of) / len(of) ** 0.5 for name, of in found.items()}
+    return {
+        "trained_on": source,
+        "rows": len(train),
+        "unseen_rows": len(test),
+        "epochs": EPOCHS,
+        "accuracy": {name: [round(value, 4) for value in of] for name, of in found.items()},
+        "mean": {name: round(statistics.mean(of), 4) for name, of in found.items()},
+        "standard_error": {name: round(value, 4) for name, value in error.items()},
+        "standard_error_of_difference": round(sum(e**2 for e in error.values()) ** 0.5, 4),
+        "seconds": seconds,
+    }
 
-    def __init__(self) -> None:
-        sys.stdin.readline()
-        self.start = (time.perf_counter(), time.process_time())
 
-    def end_step(self) -> None:
-        now = (time.perf_counter(), time.process_time())
-        taken = [end - begin for begin, end in zip(self.start, now, strict=True)]
-        print(MARK + json.dumps(taken), flush=True)
-        sys.stdin.readline()
-        self.start = (time.perf_counter(), time.process_time())
+def split() -> tuple[pa.Table, pa.Table]:
+    train, test = (read_arrow(f"data/tokenized/{name}.arrow") for name in ("train", "test"))
+    return train.slice(0, QUALITY_ROWS), test
 
 
-def trainer(pad: bool, bf16: bool = False) -> None:
-    import torch
-    from transformers import (
-        AutoModelForSequenceClassification,
-        Trainer,
-        TrainerCallback,
-        TrainingArguments,
+def sentences() -> tuple[pa.Table, pa.Table]:
+    """Sentences of film reviews, labelled by Pang and Lee: 1,000 to train on, 2,000 unseen."""
+    import numpy as np
+    import pyarrow as pa
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file("data/base/tokenizer.json")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LENGTH)
+    texts = [*_lines("neg"), *_lines("pos")]
+    order = np.random.default_rng(0).permutation(len(texts))[: 3 * QUALITY_ROWS]
+    encoded = tokenizer.encode_batch([texts[number] for number in order])
+    whole = pa.table(
+        {
+            "input_ids": pa.array([row.ids for row in encoded], pa.large_list(pa.int32())),
+            "target": (order >= len(_lines("neg"))).astype(np.int32),
+        }
     )
-
-    torch.set_num_threads(THREADS)
-    turns = Turns()
-
-    class Ticks(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            turns.end_step()
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        length = LENGTH if pad else max(map(len, ids))
-        padded = [torch.nn.functional.pad(x, (0, length - len(x))) for x in ids]
-        mask = torch.stack([torch.arange(length) < len(x) for x in ids]).long()
-        labels = torch.tensor([row["target"] for row in rows])
-        return {"input_ids": torch.stack(padded), "attention_mask": mask, "labels": labels}
-
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder, max_steps=MOST, per_device_train_batch_size=BATCH,
-            learning_rate=1e-4, weight_decay=0.01, report_to="none", save_strategy="no",
-            disable_tqdm=True, use_cpu=True, bf16=bf16, remove_unused_columns=False,
-        )  # fmt: skip
-        model = AutoModelForSequenceClassification.from_pretrained("data/base", num_labels=2)
-        rows: Any = read_arrow("data/tokenized/train.arrow").to_pylist()
-        Trainer(model, arguments, collate, rows, callbacks=[Ticks()]).train()
+    return whole.slice(0, QUALITY_ROWS), whole.slice(QUALITY_ROWS)
 
 
-def finetune(precision: Any, packed: bool) -> None:
-    from stages import check
-    from stages.training import fitting, machine, packing
-    from stages.training.module import FineTuning
+def _lines(kind: str) -> list[str]:
+    with zipfile.ZipFile(SENTENCES) as archive:
+        text = archive.read(f"sentence_polarity/rt-polarity.{kind}").decode("latin-1")
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
-    params = check.load()
-    section = params.sections["finetune"].model_copy(
-        update={"epochs": 1, "warmup_epochs": 0.0, "batch_size": BATCH}
-    )
-    found = machine.configure("cpu", precision, THREADS)
-    if not packed:
-        packing.prepare = lambda _: None  # type: ignore[assignment,misc]
-    turns = Turns()
-    FineTuning.on_train_batch_end = lambda *_: turns.end_step()  # type: ignore[method-assign,assignment]
-    train = read_arrow("data/tokenized/train.arrow")
-    rows = train.take(list(range(min(len(train), MOST * BATCH))))
-    validation = train.slice(0, BATCH)
-    fitting.fit(section, params.run, found, ["negative", "positive"], rows, validation)
+
+def _arguments(given: list[str]) -> Iterator[Any]:
+    known = [word for word in given if word in PARTS]
+    numbers = [word for word in given if word.isdigit()]
+    if len(known) + len(numbers) != len(given) or len(numbers) > 1 or numbers == ["0"]:
+        sys.exit(f"benchmarks.training: got {' '.join(given)}; write a part ({', '.join(PARTS)}), "
+                 "a number of rounds from 1, both or none")  # fmt: skip
+    yield known or list(PARTS)
+    yield int(numbers[0]) if numbers else 5
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1 or sys.argv[1].isdigit():
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
-    else:
-        how = VARIANTS[sys.argv[1]]
-        (trainer if "pad" in how else finetune)(**how)
+    main(*_arguments(sys.argv[1:]))

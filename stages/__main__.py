@@ -4,6 +4,7 @@
     python -m stages check          is all of it possible, and what would run?
     python -m stages predict TEXT   answers of the exported model; also --file, standard input
     python -m stages summary        the result, and what the last run did
+    python -m stages explain        why would a stage run again, or why do its bytes differ?
     python -m stages schema         write workflow/schemas/params.schema.json
     python -m stages clean [--all]  remove checkpoints that no run will go on from
 
@@ -21,10 +22,11 @@ import time
 from types import FrameType
 
 from stages import check
+from stages.alone import alone
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export")  # its libraries shape their outputs too
-COMMANDS = ("check", "clean", "predict", "summary", "schema")
+COMMANDS = ("check", "clean", "explain", "predict", "summary", "schema")
 
 
 def main(arguments: list[str]) -> int:
@@ -55,9 +57,10 @@ def _dispatch(name: str, rest: list[str]) -> int:
             raise UserError(
                 f"python -m stages {name}: takes no argument, got {rest[0]!r}; remove it"
             )
-        run_stage(name)
+        with alone(name):
+            run_stage(name)
         return 0
-    if name in {"check", "clean", "predict", "summary"}:
+    if name in {"check", "clean", "explain", "predict", "summary"}:
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":

@@ -18,6 +18,7 @@ from tests import bridge
 from tests.bridge import Copy
 
 SNAKEMAKE = ("snakemake", "--cores", "2")
+DVC = ("dvc", "repro")
 MATRIX = {
     "in.txt": "1\n",
     "dvc.yaml": """\
@@ -48,11 +49,14 @@ def finished(copy: Copy) -> set[str]:
     }
 
 
-def kill_somebody(copy: Copy, run: subprocess.Popen[str], draw: random.Random) -> None:
-    """SIGKILL one of Snakemake, the runners, the supervisors and the commands."""
+def kill_somebody(run: subprocess.Popen[str], draw: random.Random) -> None:
+    """SIGKILL one of the engine, the runners and what they are forked from, the supervisors and
+    the commands."""
     with suppress(psutil.NoSuchProcess):
         tree = [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]
         draw.choice(tree).kill()
+        if run.args == DVC:  # stages die with it (tests/test_alone.py); these are shells
+            psutil.wait_procs(tree[1:])
 
 
 def random_kills(copy: Copy, draw: random.Random, kills: int) -> int:
@@ -60,11 +64,11 @@ def random_kills(copy: Copy, draw: random.Random, kills: int) -> int:
     met = 0
     for _ in range(kills):
         before, runs = finished(copy), copy.log.read_text().split() if copy.log.exists() else []
-        run = copy.start(*SNAKEMAKE)
+        run = copy.start(*draw.choice([SNAKEMAKE, SNAKEMAKE, SNAKEMAKE, DVC]))
         with suppress(subprocess.TimeoutExpired):
             run.wait(timeout=draw.uniform(0.5, 6))
         met += run.poll() is None
-        kill_somebody(copy, run, draw)
+        kill_somebody(run, draw)
         run.wait()
         started_since = copy.log.read_text().split()[len(runs) :] if copy.log.exists() else []
         assert not before & set(started_since), "a finished stage ran again"

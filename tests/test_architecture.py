@@ -95,7 +95,7 @@ def group(path: str) -> str:
         return parts[1]
     if parts[1] in check.STAGES:
         return "stage"
-    if parts[1] in {"__main__", "check", "checking", "clean", "predict", "summary"}:
+    if parts[1] in {"__main__", "check", "checking", "clean", "explain", "predict", "summary"}:
         return "command"
     return "ground"
 
@@ -106,7 +106,7 @@ MAY_IMPORT = {
         *("common", "ground"),
     },
     "stage": {"preparing", "base", "training", "exporting", "reporting", "common", "ground"},
-    "exporting": {"exporting", "common", "ground"},
+    "exporting": {"exporting", "training", "common", "ground"},
     "training": {"training", "common", "ground"},
     "reporting": {"reporting", "common", "ground"},
     "preparing": {"preparing", "common", "ground"},

@@ -202,6 +202,36 @@ def test_a_result_that_cannot_be_recorded_is_recorded_by_the_next_run(copy: Copy
     is_done(copy, ["train", "evaluate"])
 
 
+@pytest.fixture
+def small_disk(copy: Copy) -> Iterator[Callable[[str], None]]:
+    """The cache on a disk of its own of 1 MB; the function changes its size."""
+    cache = copy.folder / ".dvc/cache"
+    cache.mkdir(exist_ok=True)
+    mount = ("mount", "-t", "tmpfs", "-o")
+    if subprocess.run([*mount, "size=1m", "none", cache], check=False).returncode:
+        pytest.skip("needs the right to mount")
+
+    def resize(size: str) -> None:
+        copy("mount", "-o", f"remount,size={size}", str(cache))
+
+    yield resize
+    subprocess.run(["umount", "--lazy", cache], check=True)
+
+
+def test_a_full_disk(copy: Copy, small_disk: Callable[[str], None]) -> None:
+    """The result is recorded by the next run, and half copies do not stay in the cache."""
+    let_go(copy)
+    (copy.folder / "in.txt").write_text("0123456789abcde\n" * 200_000)
+    assert "No space left on device" in copy(*SNAKEMAKE, check=False)
+    cache = copy.folder / ".dvc/cache"
+    (cache / "files/md5/00").mkdir(parents=True, exist_ok=True)
+    small_disk("20m")
+    (cache / "files/md5/00/.0123456789.tmp").write_text("as DVC names them")
+    assert "Stage 'train' had finished; recording its outputs" in copy(*SNAKEMAKE)
+    assert not list(cache.rglob("*.tmp"))
+    is_done(copy, ["train", "evaluate"])
+
+
 def test_an_unrecorded_result_of_other_inputs_is_not_used(copy: Copy) -> None:
     let_go(copy)
     cache = copy.folder / ".dvc/cache/files"

@@ -1,6 +1,8 @@
 """Commands around the pipeline.
 
     python -m workflow compare REV      the present results beside those of a git revision
+    python -m workflow share            give the team what was computed here
+    python -m workflow fetch            take from the team what the present parameters need
 
 Exit codes: 0 done; 2 something that you can mend, said in one line each; 130 interrupted.
 """
@@ -12,7 +14,7 @@ import sys
 
 from stages.errors import UserError, did_you_mean
 
-COMMANDS = ("compare",)
+COMMANDS = ("compare", "fetch", "share")
 
 
 def main(arguments: list[str]) -> int:

@@ -71,13 +71,12 @@ def in_order(repo: Repo, *, everything: bool = False) -> tuple[list[DvcStage], A
     return plan_repro(graph, targets), graph
 
 
-def load(repo: Repo, *, everything: bool = False) -> list[Stage]:
-    """The stages in the order in which `dvc repro` would take them.
+def load(repo: Repo, order: list[DvcStage], graph: Any) -> list[Stage]:
+    """The stages in the order in which `dvc repro` would take them, `in_order`'s.
 
     Raises:
         UserError: a `meta` of dvc.yaml that cannot be read.
     """
-    order, graph = in_order(repo, everything=everything)
     upstream = {stage: list(graph.successors(stage)) for stage in order}
     decided = decisions.decide(repo, order, upstream)
     problems: list[str] = []
@@ -131,4 +130,4 @@ def table(stages: list[Stage]) -> str:
 
 if __name__ == "__main__":
     with opened(locked=True) as project:
-        print(table(load(project)))
+        print(table(load(project, *in_order(project))))

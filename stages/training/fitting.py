@@ -1,14 +1,21 @@
 """Training of one model by Lightning: what `finetune` and `trial` share.
 
 `fit` is a function of the parameters and the rows; where results go is the stage's business.
+
+Start-up: most of what importing Lightning costs, transformers' model classes import as well
+(torch._dynamo, torch.distributed, scipy.optimize). What it adds to them is torchmetrics, which it
+imports for one base class, and with it scipy.signal, because it is installed. There is no switch
+for either, and a stand-in would have to follow both libraries' insides, so both stay.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from stages.adaptation import Start
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
@@ -19,6 +26,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     import pyarrow as pa
 
+    from stages.training import memory
     from stages.training.callbacks import BestEpoch
     from stages.training.checkpoints import Checkpoints
     from stages.training.data import Splits
@@ -40,6 +48,7 @@ class Finetune(Section):
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
     dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
+    gradient_checkpointing: bool = Field(description="compute layers again on the way back")
     keep_frozen: bool = Field(description="keep the output of frozen layers from epoch to epoch")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
@@ -88,9 +97,9 @@ def fit(
     """
     import lightning.pytorch as pl
 
-    from stages.training import dropout, loggers, packing, weights
+    from stages.training import loggers, weights
     from stages.training.batching import is_typed, pad_id, targets
-    from stages.training.callbacks import BestEpoch, Progress
+    from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
@@ -103,11 +112,7 @@ def fit(
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     trunk = Trunk(model)
     trunk.calm()
-    if machine.device == "cpu":
-        dropout.replace(model)
-    first_position = packing.prepare(model)
-    if first_position is None and machine.device == "cpu":
-        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    first_position = _prepare(model, machine.device)
     splits = Splits(
         train,
         validation,
@@ -124,24 +129,57 @@ def fit(
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
+    module.packed = first_position is not None
+    if adapted.start:
+        adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
+    rows = {"train": splits.train, "validation": splits.validation}
+    module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
-        if len(best.curve) < params.epochs and not best.stops():
-            if params.keep_frozen:
-                folder = store.folder if store else None
-                rows = {"train": splits.train, "validation": splits.validation}
-                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+        if not adapted.steps:
+            measure(trainer, module, splits, best)
+        elif len(best.curve) < params.epochs and not best.stops():
+            if module.trunk:
+                trunk.keep(rows, machine.device, machine.precision, store.folder if store else None)
+            module.memory = _expect(params, machine, module, splits)
+            if params.gradient_checkpointing:
+                _recompute_layers(model)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
     finally:
         loggers.finish()
     return module, best
+
+
+def _prepare(model: Any, device: str) -> int | None:
+    """Have a model compute in the way that is fastest on the device; what comes back is
+    `stages.training.packing.prepare`'s."""
+    from stages.training import dropout, packing
+
+    if device == "cpu":
+        dropout.replace(model)
+    first_position = packing.prepare(model)
+    if first_position is None and device == "cpu":
+        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
+    return first_position
+
+
+def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
+    """What a method may use that sets weights from the training rows."""
+    import numpy as np
+
+    from stages.training.batching import Rows, targets
+
+    train = splits.train
+    rows = Rows(train.table, train.pad_id, train.parts, typed=train.first is not None)
+    weight = np.array(learnt["class_weight"]) if "class_weight" in learnt else None
+    return Start(rows, targets(train.table), weight, seed, device)
 
 
 def _trainer(
@@ -169,6 +207,47 @@ def _trainer(
         num_sanity_val_steps=0,
         default_root_dir=loggers.FOLDER,
     )
+
+
+def _expect(
+    params: Finetune, machine: Machine, module: FineTuning, splits: Splits
+) -> memory.Estimate:
+    """Say what memory training takes.
+
+    Raises:
+        UserError: the device has less.
+    """
+    from stages.training import memory
+
+    recomputed = params.gradient_checkpointing
+    found = memory.estimate(
+        module, splits, machine.device, machine.precision, recomputed=recomputed
+    )
+    tokens = params.batch_tokens
+    batch = (params.batch_size, "batch_size") if tokens is None else (tokens, "batch_tokens")
+    free = memory.require(found, *batch, machine.device)
+    print(f"finetune: takes about {found}; {free / memory.GB:.1f} GB are free", file=sys.stderr)
+    return found
+
+
+def _recompute_layers(model: Any) -> None:
+    """
+    Raises:
+        UserError: transformers cannot do so with the base's architecture.
+    """
+    from stages.training import packing
+
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            "params.yaml: finetune.gradient_checkpointing: transformers' "
+            f"{type(model).__name__} does not support it, got true; write false"
+        )
+    model.activation_checkpointing_enable(
+        {"use_reentrant": False, "context_fn": packing.recomputing}
+    )
+    # Which transformers wants of embeddings for reentrant checkpoints alone; it would send
+    # gradients through frozen layers.
+    model.disable_input_require_grads()
 
 
 def _check_budget(params: Finetune, splits: Splits) -> None:
@@ -225,13 +304,13 @@ def outcome(
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
-        "batches": "packed" if module.padded == module.tokens else "padded",
+        "batches": "packed" if module.packed else "padded",
         "frozen_layers": "kept" if module.trunk else "computed",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
         "stored_bytes": sum(w.numel() * w.element_size() for w in best.weights.values()),
-        "learning_rate": module.how.learning_rate,
+        "learning_rate": module.how.learning_rate if module.adapted.steps else None,
         "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
         "device_class": machine.device_class(),
         "parameters": parameters(params, run),

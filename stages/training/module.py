@@ -52,6 +52,8 @@ class FineTuning(pl.LightningModule):
         self._counts: list[torch.Tensor] = []  # of the batches accumulated so far
         self.tokens = 0
         self.padded = 0
+        self.memory: Any = None  # stages.training.memory.Estimate, once training begins
+        self.packed = False  # are batches packs?
         self.trunk = False  # is the output of frozen layers kept?
         self.resumed = 0  # tokens of those that an earlier process trained on
         self._validation: list[tuple[np.ndarray, np.ndarray, float, float]] = []

@@ -13,7 +13,8 @@ language modelling); for the last, `logits` gives [tokens, k], row after row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
 from typing import Any
 
@@ -211,6 +212,8 @@ def prepare(model: Any) -> int | None:
 def _is_known(whole: Any, config: Any) -> bool:
     if not type(whole).__name__.endswith((OF_ROWS, *OF_TOKENS)):
         return False
+    if whole.base_model._forward_pre_hooks:  # the method puts positions before each row
+        return False
     if config.model_type in CAUSAL:
         return not (
             getattr(config, "sliding_window", None) or getattr(config, "reorder_and_upcast_attn", 0)
@@ -243,6 +246,22 @@ def logits(
     finally:
         _layout = None
     return found[0] if found.ndim == 3 else found
+
+
+def recomputing() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """`context_fn` of torch.utils.checkpoint: what is computed again on the way back is of the
+    pack that it was of before."""
+    return nullcontext(), _of(_layout)
+
+
+@contextmanager
+def _of(layout: Layout | None) -> Iterator[None]:
+    global _layout  # noqa: PLW0603
+    before, _layout = _layout, layout
+    try:
+        yield
+    finally:
+        _layout = before
 
 
 def _narrow(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any:

@@ -92,13 +92,27 @@ def load(run: Run) -> PreTrainedModel:
     """
     from safetensors.torch import load_file
 
-    about = description()
+    return assemble(run, description(), load_file(FINETUNED / "model.safetensors"), FINETUNED)
+
+
+def assemble(
+    run: Run, about: dict[str, Any], trained: dict[str, torch.Tensor], place: Path
+) -> PreTrainedModel:
+    """The base with trained weights in place, in evaluation mode.
+
+    Args:
+        about: as `description` gives it.
+        place: where they come from.
+
+    Raises:
+        UserError: the weights do not fit the base.
+    """
     model, _ = build(run, about["labels"], run.method.Params(**about["method_params"]))
     try:
-        restore(model, load_file(FINETUNED / "model.safetensors"))
+        restore(model, trained)
     except ValueError:
         raise UserError(
-            f"{FINETUNED}: its weights do not fit {BASE}; run `dvc repro` to train them anew"
+            f"{place}: its weights do not fit {BASE}; run `dvc repro` to train them anew"
         ) from None
     plain: PreTrainedModel = run.method.merge(model).eval()
     plain.config.finetuning_learnt = run.task.fold(plain, about["learnt"])
