@@ -102,6 +102,11 @@ def ud(source: Path, target: Path) -> None:
         shutil.copy(folder / f"en_ewt-ud-{split}.conllu", target / f"{split}.conllu")
 
 
+def xquad(source: Path, target: Path) -> None:
+    """In English, of each article in one split by prepare.group."""
+    shutil.copy(source / "xquad/xquad.en.json", target / "xquad.json")
+
+
 REVIEWS = {"prepare.path": "data/raw/reviews.csv"}
 SMALL = {"finetune.epochs": 15, "finetune.batch_size": 8, "finetune.warmup_epochs": 1.5}
 WORDS = {"text": None, "entities": None}
@@ -115,6 +120,10 @@ SHIPPED = {
     ),
     "requests": Set("multilabel", SMALL | {"prepare.path": "data/raw/requests.jsonl"}),
     "reviews: rating": Set("regression", REVIEWS, data={"value": "rating"}),
+    "questions": Set(
+        "question_answering",
+        SMALL | {"prepare.path": "data/raw/questions.jsonl", "prepare.group": "context"},
+    ),
     "entities": Set("token_classification", SMALL | {"prepare.path": "data/raw/entities.jsonl"}),
 }
 REAL = {
@@ -138,6 +147,17 @@ REAL = {
         {"text": "sentence1", "text_pair": "sentence2", "label": "gold_label"},
     ),
     "wnut17": Set("token_classification", {}, wnut17, WORDS | {"tokens": "tokens", "tags": "tags"}),
+    "xquad.en, by article": Set(
+        "question_answering",
+        {
+            "prepare.path": "data/raw/real/xquad.json",
+            "prepare.group": "title",
+            "tokenize.max_length": 256,
+            "tokenize.stride": 96,
+            "finetune.batch_size": 16,
+        },
+        xquad,
+    ),
     "ud_english_ewt, 5,000 training sentences": Set(
         "token_classification",
         {"finetune.epochs": 2, "finetune.warmup_epochs": 0.2},
