@@ -14,7 +14,7 @@ Span = tuple[str, int, int]
 OUTSIDE = "O"
 SCHEMES = ("iob1", "iob2", "bioes", "io")
 # Scripts that put no spaces between words: each of their characters is a word.
-_UNSPACED = re.compile(
+UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
     "\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -33,7 +33,7 @@ def words(text: str) -> list[tuple[int, int]]:
         if kind == "M" and found and found[-1][1] == i:  # a mark belongs to what it is set on
             found[-1] = (found[-1][0], i + 1)
             continue
-        is_run = kind in "LNM" and not _UNSPACED.match(letter)
+        is_run = kind in "LNM" and not UNSPACED.match(letter)
         if is_run and runs and found[-1][1] == i:
             found[-1] = (found[-1][0], i + 1)
         else:

@@ -76,6 +76,7 @@ def render(
         data=results["data"],
         task=training["task"].replace("_", " "),
         hub_task=task.HUB_TASK,
+        windowed=task.WINDOWED,
         labels=labels,
         max_length=results["tokens"]["max_length"],
         rows=measured["rows"],

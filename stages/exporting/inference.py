@@ -113,7 +113,7 @@ def load(folder: str | Path) -> Exported:
         raise UserError(
             f"{place}: transformers cannot load it ({reason}); run `dvc repro --force export`"
         ) from error
-    names = config["id2label"]
+    names = config.get("id2label", {})  # a head on spans has no names
     return Exported(
         folder=place,
         task=config["finetuning_task"],

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from stages.errors import UserError, did_you_mean
-from stages.preparing import conll, delimited, encodings, hub
+from stages.preparing import conll, delimited, encodings, hub, squad
 from stages.preparing.columnar import as_text, hub_records, parquet_records
 from stages.preparing.delimited import Format, Record
 
@@ -203,6 +203,11 @@ def _records(
         return
     encoding = encodings.codec(file, form.encoding, notes)
     with open(file, encoding=encoding, errors="surrogateescape", newline="") as lines:
+        found = squad.articles(lines.read()) if file.lower().endswith(".json") else None
+        if found is not None:
+            yield from squad.records(found, file, columns)
+            return
+        lines.seek(0)
         if kind == "json":
             yield from _json_records(lines, file, columns, nested)
         elif kind in ("conll", "conllu"):
