@@ -6,6 +6,8 @@
     python -m stages summary        the result, and what the last run did
     python -m stages schema         write workflow/schemas/params.schema.json
     python -m stages clean [--all]  remove checkpoints that no run will go on from
+    python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
+    python -m stages leaderboard FOLDER       table and plot of the trials in a folder
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -18,13 +20,15 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from stages import check
 from stages.errors import UserError, did_you_mean
 
-LOAD_METHOD = ("finetune", "evaluate", "export")  # its libraries shape their outputs too
-COMMANDS = ("check", "clean", "predict", "summary", "schema")
+LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
+COMMANDS = ("check", "clean", "leaderboard", "predict", "summary", "schema", "trial")
 
 
 def main(arguments: list[str]) -> int:
@@ -57,7 +61,10 @@ def _dispatch(name: str, rest: list[str]) -> int:
             )
         run_stage(name)
         return 0
-    if name in {"check", "clean", "predict", "summary"}:
+    if name == "trial":
+        run_trial(rest)
+        return 0
+    if name in {"check", "clean", "leaderboard", "predict", "summary"}:
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":
@@ -69,16 +76,44 @@ def _dispatch(name: str, rest: list[str]) -> int:
 
 def run_stage(name: str) -> None:
     """Check everything that can be checked, run one stage, and note how it went."""
-    from stages import pins, runs
-
     params = check.load()
     module = importlib.import_module(f"stages.{name}")
-    libraries = set(module.LIBRARIES)
-    if name in LOAD_METHOD:
+    _run(name, name, params, lambda: module.run(params.sections[name], params.run))
+
+
+def run_trial(arguments: list[str]) -> None:
+    """`run_stage` of a trial, given where its numbers go and what is another than in
+    params.yaml."""
+    from stages import trial
+    from stages.trials import overrides
+
+    out = Path(arguments[0]) if arguments else Path()
+    if out.suffix != ".json" or out.is_absolute() or out.parts[0] != "results":
+        raise UserError(
+            f"python -m stages trial: a JSON file below results/ comes first, got {str(out)!r}; "
+            "write results/trials/NAME.json"
+        )
+    given = overrides.parse(arguments[1:])
+    params = check.load(overrides=given)
+    overrides.require_effect(given, params.run.task_name, params.run.method_name)
+    sections = params.sections
+    job = trial.Job(out, given, sections["finetune"], sections["evaluate"].batch_size)
+    name = out.relative_to("results").with_suffix("").as_posix()
+    _run("trial", name, params, lambda: trial.run(sections["trial"], params.run, job))
+
+
+def _run(
+    stage: str, name: str, params: check.Params, work: Callable[[], dict[str, object]]
+) -> None:
+    """Do the work of a stage and note, under a name, how it went."""
+    from stages import pins, runs
+
+    libraries = set(importlib.import_module(f"stages.{stage}").LIBRARIES)
+    if stage in LOAD_METHOD:
         libraries |= set(params.run.method.LIBRARIES)
     pins.require(sorted(libraries), params.run.method_name)
     started = time.perf_counter()
-    facts = module.run(params.sections[name], params.run)
+    facts = work()
     seconds = time.perf_counter() - started
     runs.record(name, seconds, facts)
     told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())

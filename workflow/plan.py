@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from workflow import pipeline
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
@@ -59,15 +60,17 @@ class Plan:
         return f"{stage.address} ({stage.state}): {stage.reason}"
 
 
-def make(*, everything: bool) -> Plan:
+def make(config: Mapping[str, Any]) -> Plan:
     """Decide, and print the decisions. Snakemake cannot tell here whether it will run them.
 
     Args:
-        everything: all dvc.yaml files, as `dvc repro --all-pipelines`.
+        config: `pipeline`: a dvc.yaml other than that of the root folder; `all_pipelines`: all
+            of them.
     """
+    file = None if config.get("all_pipelines") else config.get("pipeline", pipeline.ROOT)
     with pipeline.opened(locked=True) as repo:
-        stages = pipeline.load(repo, everything=everything)
-        ordering = read(pipeline.in_order(repo, everything=everything)[0])
+        stages = pipeline.load(repo, file)
+        ordering = read(pipeline.in_order(repo, file)[0])
         if UNFINISHED.exists():
             ordering = ordering.continues(json.loads(UNFINISHED.read_bytes()))
         plan = Plan(stages, ordering)

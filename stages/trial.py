@@ -1,0 +1,115 @@
+"""One trial: fine-tuning and evaluation in one process, of which only the numbers are kept.
+
+Run: `python -m stages trial OUT.json KEY=VALUE...`, as the stages of workflow/trials/dvc.yaml do.
+
+The best epoch is chosen on the validation split; so should be the best of many trials. Metrics of
+the test split are recorded beside it, for what was chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from stages.artifacts import read_arrow, read_json, sha256, write_json
+from stages.errors import UserError
+from stages.params import Run, Section
+from stages.training import fitting
+from stages.training.drawing import draw
+from stages.training.fitting import LIBRARIES, Finetune
+from stages.training.machine import configure
+from stages.training.schedule import steps_per_epoch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["LIBRARIES", "Job", "Trial", "run"]
+
+
+class Trial(Section):
+    rows: int | None = Field(ge=1, description="training rows drawn; null: all")
+    draw: int = Field(ge=0, description="number of the draw")
+    min_steps: int = Field(ge=0, description="optimizer steps; more epochs where there are fewer")
+    threads: int = Field(ge=1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial is given beside its own section.
+
+    `overrides` are the parameters that its command line names, `batch_size` is `evaluate`'s.
+    """
+
+    out: Path
+    overrides: Mapping[str, Any]
+    finetune: Finetune
+    batch_size: int
+
+
+def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
+    """Write job.out: the metrics of both splits, and what training did."""
+    machine = configure(job.finetune.device, job.finetune.precision, params.threads)
+    labels = read_json("data/prepared/labels.json")
+    train, validation, test = (
+        read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
+    )
+    train = train.take(_drawn(params, train))
+    section = lengthened(job.finetune, params, len(train))
+    code = sha256(__file__)
+    store = fitting.checkpoints(section, run, machine, "trial", params.model_dump(), code)
+    started = time.perf_counter()
+    module, best = fitting.fit(
+        section, run, machine, labels, train, validation, store, tracked=False
+    )
+    seconds = time.perf_counter() - started
+
+    from stages.training import weights
+    from stages.training.predicting import predict
+
+    weights.restore(module.model, best.weights)
+    model = run.method.merge(module.model).eval()
+    scores = run.task.scores(predict(model, test, job.batch_size, machine.device))
+    target = test["target"].to_numpy()
+    metrics = run.task.metrics(target, scores.astype("float64"), np.ones((1, len(test))))
+    outcome = fitting.outcome(section, run, machine, module, best, len(train))
+    write_json(
+        job.out,
+        {
+            "overrides": dict(job.overrides),
+            "main_metric": run.task.MAIN_METRIC,
+            "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
+            "validation": outcome.pop("validation"),
+            "test": {name: float(value[0]) for name, value in metrics.items()},
+            "trial": params.model_dump(),
+            **outcome,
+        },
+    )
+    store.remove()
+    return {"training_seconds": round(seconds, 2)}
+
+
+def _drawn(params: Trial, train: pa.Table) -> np.ndarray:
+    if params.rows is not None and params.rows > len(train):
+        raise UserError(
+            f"params.yaml: trial.rows: the training split has {len(train):,} rows, got "
+            f"{params.rows}; write at most that, or null for all"
+        )
+    return draw(train["target"], params.rows, params.draw)
+
+
+def lengthened(finetune: Finetune, params: Trial, rows: int) -> Finetune:
+    """The section with as many epochs as `min_steps` needs; the warm-up's share stays."""
+    per_epoch = steps_per_epoch(rows, finetune.batch_size, finetune.accumulate)
+    epochs = max(finetune.epochs, math.ceil(params.min_steps / per_epoch))
+    warmup = finetune.warmup_epochs * epochs / finetune.epochs
+    threads = params.threads
+    return finetune.model_copy(
+        update={"epochs": epochs, "warmup_epochs": warmup, "threads": threads}
+    )
