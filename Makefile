@@ -35,7 +35,7 @@ repro-parallel: install
 	@python -m stages summary
 
 test: install
-	@python -m pytest
+	@python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 lint: install
 	@ruff check .

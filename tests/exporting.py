@@ -51,7 +51,9 @@ def sections(method: str) -> tuple[Any, Run]:
     changed = {
         "method": plugins.load("methods", method),
         "method_name": method,
-        "method_params": getattr(whole.methods, method),
+        "method_params": getattr(whole.methods, method).model_copy(
+            update=tiny.METHODS.get(method, {})
+        ),
     }
     return params.sections["export"], Run(**vars(params.run) | changed)
 

@@ -237,7 +237,7 @@ def _contents(
         },
         "results/training.json": {
             "epochs": 4, "best_epoch": 3, "steps": 212, "examples": 6720, "tokens": 168123,
-            "padding_share": 0.043, "trained_parameters": 22713986, "parameters_total": 22713986,
+            "padding_share": 0.043, "trained_parameters": 22713986, "stored_bytes": 90855944, "parameters_total": 22713986,
             "device_class": {"device": "cpu", "precision": "float32", "threads": 2,
                              "instructions": "avx512"},
             "learning_rate": 1e-4, "validation": {"accuracy": 0.85, "loss": 0.41},

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.training.dropout import Dropout, dropout, replace
+from stages.training.dropout import Dropout, dropout, replace, set_rate
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -57,3 +57,12 @@ def test_every_layer_is_replaced() -> None:
         (Dropout, 0.1, False),
         (Dropout, 0.2, False),
     ]
+
+
+def test_one_rate_for_layers_and_for_the_numbers_that_attention_is_handed() -> None:
+    attention = nn.Linear(2, 2)
+    attention.attention_dropout = 0.3  # type: ignore[assignment]
+    attention.scaling = 0.5  # type: ignore[assignment]
+    model = nn.Sequential(attention, nn.Dropout(0.1))
+    set_rate(model, 0.2)
+    assert (attention.attention_dropout, attention.scaling, model[1].p) == (0.2, 0.5, 0.2)

@@ -17,6 +17,7 @@ from stages.params import Run
 from stages.training import fitting, weights
 from stages.training.batching import ByLength, Rows, Shuffled
 from stages.training.machine import Machine, configure
+from stages.training.module import FineTuning
 from stages.training.predicting import predict
 from stages.training.schedule import Optimization, steps_per_epoch
 from tests import project as projects
@@ -41,7 +42,9 @@ def sections(method: str = "full", **changes: Any) -> tuple[fitting.Finetune, Ru
     section = fitting.Finetune(**(params.sections["finetune"].model_dump() | values))
     module = plugins.load("methods", method)
     whole: Any = check.model().model_validate(check.read(projects.ROOT / "params.yaml"))
-    section_of_method = getattr(whole.methods, method)
+    section_of_method = getattr(whole.methods, method).model_copy(
+        update=tiny.METHODS.get(method, {})
+    )
     fields = vars(params.run) | {
         "method": module,
         "method_name": method,
@@ -73,78 +76,9 @@ def fit(method: str = "full", rows: int = 64, **changes: Any) -> tuple[Any, Any]
     return fitting.fit(params, run, machine, LABELS, table(rows), table(16, seed=1))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_training_repeats_to_the_bit(method: str) -> None:
-    first, second = fit(method)[1].weights, fit(method)[1].weights
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_exactly_the_intended_weights_change(method: str) -> None:
-    _, run = sections(method)
-    torch.manual_seed(0)
-    before = weights.build(run, LABELS, run.method_params)[0].state_dict()
-    before = {name: value.clone() for name, value in before.items()}
-    module, best = fit(method)
-    after = module.model.state_dict()
-    head = {name for name in best.weights if "classifier" in name}
-    assert len(head) == 2, "the new head is among the saved weights"
-    base = {name for name in before if name not in best.weights}
-    assert all(torch.equal(before[name], after[name]) for name in base)
-    trained = {name for name in best.weights if not name.endswith("key.bias")}
-    same = {name for name in trained - head if torch.equal(before[name], after[name])}
-    assert not same
-    if method == "full":
-        assert {name for name, _ in module.model.named_parameters()} == set(best.weights)
-    if method == "head_only":
-        assert set(best.weights) == head
-    if method == "lora":
-        assert {name for name in best.weights if "lora_" not in name} == head
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_saved_weights_load_to_the_same_predictions(method: str) -> None:
-    _, run = sections(method)
-    module, best = fit(method)
-    weights.restore(module.model, best.weights)
-    test = table(20, seed=2)
-    module.model.eval()
-    expected = predict(module.model, test, 8, "cpu")
-    weights.save(best.weights, run, LABELS, MACHINE)
-    merged = weights.load(run)
-    assert type(merged).__name__ == "BertForSequenceClassification"
-    # Attention is computed in another order than in training; merging adds LoRA's product.
-    np.testing.assert_allclose(predict(merged, test, 8, "cpu"), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_loss_falls(method: str) -> None:
-    _, best = fit(method, epochs=4, learning_rate=1e-2)
-    losses = [row["train_loss"] for row in best.curve]
-    assert losses[-1] < losses[0]
-
-
 def test_full_training_learns_the_task() -> None:
     _, best = fit(epochs=10, learning_rate=3e-3)
     assert best.best is not None and best.best[0] == 1.0
-
-
-def test_lora_stores_its_own_weights_only(folder: Path) -> None:
-    _, run = sections("lora")
-    _, best = fit("lora")
-    weights.save(best.weights, run, LABELS, MACHINE)
-    stored = (folder / "models/finetuned/model.safetensors").stat().st_size
-    assert stored < (folder / "data/base/model.safetensors").stat().st_size
-
-
-def test_weights_of_another_base_are_refused(folder: Path) -> None:
-    _, run = sections("lora")
-    _, best = fit("lora")
-    best.weights.pop(next(iter(best.weights)))
-    weights.save(best.weights, run, LABELS, MACHINE)
-    with pytest.raises(UserError, match="do not fit data/base"):
-        weights.load(run)
 
 
 def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
@@ -237,15 +171,32 @@ def test_a_method_brings_its_learning_rate() -> None:
     assert fitting.optimization(params, run, 64).learning_rate == params.learning_rate
 
 
-def test_unknown_lora_targets_are_refused() -> None:
-    _, run = sections("lora")
-    wrong = run.method_params.model_copy(update={"targets": ["qery"]})
-    with pytest.raises(UserError, match="got 'qery'; did you mean 'query'"):
-        weights.build(run, LABELS, wrong)
-
-
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=r"finetune.device: torch finds no GPU"):
         configure("cuda")
+
+
+def test_dropout_is_on_in_training_and_off_in_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the base's config has it (0.1), or at the rate of finetune.dropout."""
+    seen: list[tuple[bool, set[float]]] = []
+
+    def losses(self: Any, batch: Any) -> Any:
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.Dropout)]
+        (training,) = {layer.training for layer in layers}
+        seen.append((training and torch.is_grad_enabled(), {layer.p for layer in layers}))
+        return losses_of(self, batch)
+
+    losses_of = FineTuning.losses
+    monkeypatch.setattr(FineTuning, "losses", losses)
+    fit(rows=8, epochs=2)
+    assert seen == 2 * [(True, {0.1}), (False, {0.1}), (False, {0.1})]
+    seen.clear()
+    fit(rows=8, epochs=1, dropout=0.25)
+    assert seen == [(True, {0.25}), (False, {0.25}), (False, {0.25})]
+
+
+def test_dropout_shapes_the_weights() -> None:
+    first, second = fit(dropout=0.0)[1].weights, fit(dropout=0.2)[1].weights
+    assert any(not torch.equal(first[name], second[name]) for name in first)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
+    from stages.adaptation import Adapted
     from stages.params import Section
 
 
@@ -20,6 +21,9 @@ class Method(Protocol):
 
     LIBRARIES: tuple[str, ...]
     """Libraries, beside those of `finetune`, whose version shapes the weights."""
+    PLAIN: bool
+    """Does `merge` give a plain transformers model? If not, `export` writes the trained weights
+    and names their base."""
     Params: type[Section]
     """params.yaml: methods.<name>. A field `learning_rate` overrides `finetune.learning_rate`
     unless it is null."""
@@ -27,7 +31,7 @@ class Method(Protocol):
     def refuses(self, task: str) -> str | None:
         """Why this method cannot be used with a task, or None where it can."""
 
-    def apply(self, model: PreTrainedModel, new: list[str], params: Any) -> nn.Module:
+    def apply(self, model: PreTrainedModel, new: list[str], params: Any) -> Adapted:
         """The module to train: wrapped or not, the right weights frozen.
 
         Args:
@@ -35,5 +39,6 @@ class Method(Protocol):
             new: names of the parameters that the base did not bring (the head).
         """
 
-    def merge(self, model: nn.Module) -> PreTrainedModel:
-        """A plain transformers model with the trained weights in place."""
+    def merge(self, module: nn.Module) -> nn.Module:
+        """A model with the trained weights in place, which maps input_ids and attention_mask to
+        an object with `logits`."""

@@ -1,4 +1,5 @@
-"""Only the new head is trained; the base stays as it came ("linear probing")."""
+"""Only the new head is trained; the base stays as it came ("linear probing": Alain and Bengio,
+"Understanding intermediate layers using linear classifier probes", 2016, arXiv:1610.01644)."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from stages.adaptation import Adapted, train_only
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 
 LIBRARIES: tuple[str, ...] = ()
+PLAIN = True
 
 
 class Params(Section):
@@ -23,11 +26,10 @@ def refuses(task: str) -> str | None:
     return None
 
 
-def apply(model: PreTrainedModel, new: list[str], params: Params) -> PreTrainedModel:
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(name in new)
-    return model
+def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
+    train_only(model, new)
+    return Adapted(model)
 
 
-def merge(model: PreTrainedModel) -> PreTrainedModel:
-    return model
+def merge(module: PreTrainedModel) -> PreTrainedModel:
+    return module

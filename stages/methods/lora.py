@@ -1,12 +1,18 @@
-"""LoRA: low-rank updates of the linear layers, by peft (Hu et al., "LoRA: Low-Rank
-Adaptation of Large Language Models", 2021, arXiv:2106.09685). The head is trained in full."""
+"""LoRA: low-rank updates of the linear layers, by peft (Hu et al., "LoRA: Low-Rank Adaptation of
+Large Language Models", 2021, arXiv:2106.09685). The head is trained in full.
+
+Variants: rank-stabilised scaling (Kalajdzievski, 2023, arXiv:2312.03732), DoRA (Liu et al.,
+2024, arXiv:2402.09353), and a base in 4 bits (QLoRA, Dettmers et al., 2023, arXiv:2305.14314).
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from stages.adaptation import Adapted
 from stages.errors import UserError, did_you_mean
 from stages.params import Section
 
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
 
 
 LIBRARIES = ("peft",)
+PLAIN = True
 
 
 class Params(Section):
@@ -26,17 +33,24 @@ class Params(Section):
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear", description="names of the linear layers to adapt, without their path"
     )
+    rank_stabilized: bool = Field(False, description="scale by alpha / sqrt(rank) instead")
+    dora: bool = Field(False, description="also train the length of each row of the weights")
+    base_bits: Literal[4, 32] = Field(32, description="4: NF4 by bitsandbytes, on a GPU alone")
 
 
 def refuses(task: str) -> str | None:
     return None
 
 
-def apply(model: PreTrainedModel, new: list[str], params: Params) -> PeftModel:
+def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
+    """
+    Raises:
+        UserError: a target is no linear layer of the base, or 4 bits are not to be had.
+    """
     from peft import LoraConfig, get_peft_model
     from torch import nn
 
-    head = sorted({name.rpartition(".")[0] for name in new})
+    head = {name.rpartition(".")[0] for name in new}
     linear = {
         name: name.rpartition(".")[2]
         for name, module in model.named_modules()
@@ -49,14 +63,21 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> PeftModel:
         if missing:
             raise UserError(*(_unknown(name, set(linear.values())) for name in missing))
         targets = [name for name, last in linear.items() if last in params.targets]
+    if params.base_bits == 4:
+        _quantize(model, targets)
     config = LoraConfig(
         r=params.rank,
         lora_alpha=params.alpha,
         lora_dropout=params.dropout,
-        target_modules=targets,
-        modules_to_save=head or None,
+        use_rslora=params.rank_stabilized,
+        use_dora=params.dora,
+        # A pattern for whole names: of a list, peft would take every layer that ends like one.
+        target_modules="|".join(map(re.escape, targets)),
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    for name in new:
+        model.get_parameter(name).requires_grad_(True)
+    return Adapted(adapted)
 
 
 def _unknown(name: str, known: set[str]) -> str:
@@ -64,5 +85,32 @@ def _unknown(name: str, known: set[str]) -> str:
     return f"params.yaml: methods.lora.targets: no such linear layer, got {name!r}; {advice}"
 
 
-def merge(model: PeftModel) -> PreTrainedModel:
-    return model.merge_and_unload()
+def _quantize(model: PreTrainedModel, targets: list[str]) -> None:
+    """Put 4-bit layers in the place of the linear layers to adapt, on the GPU."""
+    import torch
+
+    try:
+        if not torch.cuda.is_available():
+            raise ImportError("torch finds no GPU on this machine")
+        import bitsandbytes
+    except ImportError as error:
+        raise UserError(
+            "params.yaml: methods.lora.base_bits: needs a GPU and the package bitsandbytes, got "
+            f"4 ({error}); write 32, or install it there"
+        ) from None
+    for name in targets:
+        whole = model.get_submodule(name)
+        small = bitsandbytes.nn.Linear4bit(
+            whole.in_features,
+            whole.out_features,
+            bias=whole.bias is not None,
+            quant_type="nf4",
+            compute_dtype=torch.float32,
+        )
+        weight = bitsandbytes.nn.Params4bit(whole.weight.data, quant_type="nf4")
+        small.weight, small.bias = weight, whole.bias
+        model.set_submodule(name, small.to("cuda"))
+
+
+def merge(module: PeftModel) -> PreTrainedModel:
+    return module.merge_and_unload()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 STEPS = 1 << 16
+ATTRIBUTES = ("dropout", "attention_dropout", "activation_dropout")
 
 
 def dropout(x: torch.Tensor, p: float, training: bool) -> torch.Tensor:
@@ -39,3 +40,14 @@ def replace(model: nn.Module) -> None:
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
                 parent._modules[name] = Dropout(child.p).train(child.training)
+
+
+def set_rate(model: nn.Module, p: float) -> None:
+    """The same probability for every dropout of a base and its head, which are given as layers
+    (`nn.Dropout`) or, for attention, as a number that a layer hands on."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = p
+        for name in ATTRIBUTES:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, p)

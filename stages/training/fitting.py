@@ -36,6 +36,7 @@ class Finetune(Section):
     warmup_epochs: float = Field(ge=0)
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
+    dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
     precision: Precision
@@ -93,7 +94,8 @@ def fit(
 
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
-    model, _ = weights.build(run, labels, run.method_params)
+    model, adapted = weights.build(run, labels, run.method_params, params.dropout)
+    model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     first_position = None
     if machine.device == "cpu":
         dropout.replace(model)
@@ -102,7 +104,7 @@ def fit(
             model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
     how = optimization(params, run, len(train))
     weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
-    module = FineTuning(model, run, weight, how)
+    module = FineTuning(model, run, weight, how, adapted)
     splits = Splits(
         train,
         validation,
@@ -200,6 +202,7 @@ def outcome(
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
+        "stored_bytes": sum(w.numel() * w.element_size() for w in best.weights.values()),
         "learning_rate": module.how.learning_rate,
         "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
         "device_class": machine.device_class(),

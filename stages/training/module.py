@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 
+from stages.adaptation import Adapted
 from stages.params import Run
 from stages.training import packing
 from stages.training.batching import Batch, sizes
@@ -22,16 +25,23 @@ class FineTuning(pl.LightningModule):
     """
 
     def __init__(
-        self, model: torch.nn.Module, run: Run, weight: np.ndarray | None, how: Optimization
+        self,
+        model: torch.nn.Module,
+        run: Run,
+        weight: np.ndarray | None,
+        how: Optimization,
+        adapted: Adapted | None = None,
     ) -> None:
         """
         Args:
             weight: weights of the classes in the loss [k], or None.
+            adapted: what the method says of the model's weights; None: nothing in particular.
         """
         super().__init__()
         self.model = model
         self.run = run
         self.how = how
+        self.adapted = adapted or Adapted(model)
         self.register_buffer(
             "weight", None if weight is None else torch.from_numpy(weight), persistent=False
         )
@@ -68,7 +78,8 @@ class FineTuning(pl.LightningModule):
         torch.manual_seed(int(state[0]) & (2**63 - 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
-        total, count, _ = self.losses(batch)
+        with self._frozen():
+            total, count, _ = self.losses(batch)
         loss = total / count
         self.train_loss.append(loss.detach())
         tokens, computed = sizes(batch)
@@ -76,6 +87,24 @@ class FineTuning(pl.LightningModule):
         self.padded += computed
         self.log("train_loss", loss.detach())
         return loss
+
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Weights that join in a later epoch are constants of the graph that is built here, so
+        nothing is computed for them on the way back."""
+        joins = self.adapted.joins
+        later = [
+            weight
+            for name, weight in self.model.named_parameters()
+            if joins.get(name, 0) > self.current_epoch and weight.requires_grad
+        ]
+        for weight in later:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in later:
+                weight.requires_grad_(True)
 
     def on_validation_epoch_start(self) -> None:
         self._validation = []
@@ -98,13 +127,22 @@ class FineTuning(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW (Loshchilov and Hutter, 2019), without decay on biases and norms."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.how.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.AdamW(groups, lr=self.how.learning_rate, fused=True)
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, weight in self.model.named_parameters():
+            if weight.requires_grad:
+                rate = self.adapted.rates.get(name, 1.0)
+                decays = weight.ndim > 1 and name not in self.adapted.undecayed
+                decay = self.how.weight_decay if decays else 0.0
+                groups.setdefault((rate, decay), []).append(weight)
+        whole = self.how.learning_rate
+        optimizer = torch.optim.AdamW(
+            [  # the whole rate first, which is what the curve shows
+                {"params": groups[rate, decay], "lr": whole * rate, "weight_decay": decay}
+                for rate, decay in sorted(groups, reverse=True)
+            ],
+            lr=whole,
+            fused=True,
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.how.rate)
         return {
             "optimizer": optimizer,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from stages.adaptation import Adapted
+
 BASE = Path("data/base")
 FINETUNED = Path("models/finetuned")
 
@@ -90,14 +92,25 @@ def load(run: Run) -> PreTrainedModel:
     return run.method.merge(model).eval()
 
 
-def build(run: Run, labels: list[str], method_params: Any) -> tuple[Any, list[str]]:
-    """The module to train, and the names of the parameters that the base did not bring.
+def build(
+    run: Run, labels: list[str], method_params: Any, dropout: float | None = None
+) -> tuple[Any, Adapted]:
+    """The module to train, and how, as the method says.
 
     New weights are drawn from torch's global generator; seed it first.
+
+    Args:
+        dropout: in the base and its head, the method's own left out; None: as the base's config
+            has it.
     """
     from transformers.utils import logging
+
+    from stages.training.dropout import set_rate
 
     logging.set_verbosity_error()  # the report of new head weights is no news
     logging.disable_progress_bar()
     model, new = run.task.build_model(BASE, labels)
-    return run.method.apply(model, new, method_params), new
+    if dropout is not None:
+        set_rate(model, dropout)
+    adapted = run.method.apply(model, new, method_params)
+    return adapted.module, adapted

@@ -1,0 +1,95 @@
+"""What a method makes of a model: the module to train, and how, where that is not as usual.
+
+Also the few things that methods ask about any transformers model. Methods import this, and
+never one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stages.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What `Method.apply` returns. Weights are named as `module.named_parameters()` does; those
+    with `requires_grad` are trained, saved and loaded."""
+
+    module: nn.Module
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Share of the learning rate, for weights that do not take all of it."""
+    undecayed: frozenset[str] = frozenset()
+    """Weights that AdamW must not decay, beside biases and norms."""
+    joins: Mapping[str, int] = field(default_factory=dict)
+    """Epoch, counted from 0, before which a weight is left as it is; left out: 0."""
+    start: Callable[[Start], None] | None = None
+    """Sets weights from the training rows, before the first step."""
+    steps: bool = True
+    """False: `start` does all, and no gradient steps follow."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What `Adapted.start` may use.
+
+    `rows[numbers]` are the parts of a padded batch: mappings with input_ids and attention_mask
+    [n, length], target [n], and row [n], the number of each row. `rows.targets` [n] are all
+    targets, `rows.tokens` all rows' token ids end to end, `rows.offsets` [n + 1] where each
+    begins.
+    """
+
+    rows: Any
+    weight: np.ndarray | None  # of the classes in the loss [k]
+    seed: int
+    device: str
+
+
+def train_only(model: nn.Module, names: Iterable[str]) -> None:
+    """Freeze all weights but those named."""
+    chosen = set(names)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(name in chosen)
+
+
+def blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """The layers of a transformers model, lowest first, and their path in it.
+
+    Raises:
+        UserError: it has no list of like layers.
+    """
+    from torch import nn
+
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
+    ]
+    if not lists:
+        raise UserError(
+            f"params.yaml: run.method: needs a base with a list of like layers, which "
+            f"{model.config.model_type!r} has not; write full or head_only"
+        )
+    return max(lists, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))
+
+
+def depths(model: PreTrainedModel, new: Iterable[str]) -> dict[str, int]:
+    """How far from the input each weight is: 0 for embeddings, 1 for the lowest layer, and for
+    the head and what else comes after the top layer one more than there are layers."""
+    path, layers = blocks(model)
+    found: dict[str, int] = {}
+    depth = 0
+    for name, _ in model.named_parameters():  # in the order of computation
+        if name.startswith(f"{path}."):
+            depth = 1 + int(name.removeprefix(f"{path}.").partition(".")[0])
+            found[name] = depth
+        else:
+            found[name] = len(layers) + 1 if depth or name in new else 0
+    return found
