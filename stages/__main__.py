@@ -8,6 +8,7 @@
     python -m stages clean [--all]  remove checkpoints that no run will go on from
     python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
     python -m stages leaderboard FOLDER       table and plot of the trials in a folder
+    python -m stages sweep --trials NAME...   the same of a search, and the best of it
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -28,7 +29,7 @@ from stages import check
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
-COMMANDS = ("check", "clean", "leaderboard", "predict", "summary", "schema", "trial")
+COMMANDS = ("check", "clean", "leaderboard", "predict", "summary", "schema", "sweep", "trial")
 
 
 def main(arguments: list[str]) -> int:
@@ -64,7 +65,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if name == "trial":
         run_trial(rest)
         return 0
-    if name in {"check", "clean", "leaderboard", "predict", "summary"}:
+    if name in {"check", "clean", "leaderboard", "predict", "summary", "sweep"}:
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":

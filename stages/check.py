@@ -28,7 +28,10 @@ STAGES = (
     "export",
     "report",
 )
-BESIDE = ("trial",)  # stages that other dvc.yaml files run, many times with other parameters
+BESIDE = (
+    "trial",
+    "sweep",
+)  # stages that other dvc.yaml files run, many times with other parameters
 
 
 @dataclass(frozen=True)

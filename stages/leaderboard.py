@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stages.artifacts import write_json, write_text
+from stages.artifacts import write_text
 from stages.errors import UserError
-from stages.trials import plot, table
-
-NAME = "leaderboard"
+from stages.trials import board, plot, table
 
 
 def main(arguments: list[str]) -> int:
@@ -28,11 +26,10 @@ def main(arguments: list[str]) -> int:
     found = table.chosen(trials, grid) if grid else trials
     if not found:
         raise UserError(f"{folder}: no trial of this grid; run them first")
-    board = table.tabulate(found)
-    write_json(folder.with_name(f"{NAME}.json"), table.as_json(board))
-    write_text(folder.with_name(f"{NAME}.csv"), table.as_csv(board))
-    write_text(folder.with_name(f"{NAME}.svg"), plot.svg(board))
-    print(*table.told(board), sep="\n")
+    tabulated = table.tabulate(found)
+    board.write(folder.parent, tabulated)
+    write_text(folder.parent / "leaderboard.svg", plot.svg(tabulated))
+    print(*table.told(tabulated), sep="\n")
     return 0
 
 

@@ -21,6 +21,7 @@ from stages import trial as trial_stage
 ROOT = Path(__file__).parent.parent
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 PINS = PROJECT["tool"]["pins"]
 MODULES = sorted(
     str(path.relative_to(ROOT))
@@ -124,7 +125,7 @@ MAY_IMPORT = {
     "tasks": {"ground"},
     "methods": {"ground"},
     "ground": {"ground"},
-    "workflow": {"workflow", "supervisor", "ground"},
+    "workflow": {"workflow", "supervisor", "command", "stage", "trials", "ground"},
     "supervisor": set(),
 }
 
@@ -186,6 +187,8 @@ def test_params_of_trials_are_complete_and_minimal(name: str) -> None:
     nothing."""
     stage = BESIDE[name]
     given = set(re.findall(r"([\w.]+)=\$", stage["cmd"])) | {"finetune.threads"}
+    if name.startswith("workflow/sweep:"):
+        given |= {*SHIPPED["sweep"]["parameters"], "finetune.seed"}
     keys = {key for key in stage["params"] if isinstance(key, str)}
     finetune = {f"finetune.{key}" for key in check.section_class("finetune").model_fields}
     assert {key for key in keys if key.startswith("finetune")} == finetune - given

@@ -6,6 +6,9 @@ and base are those of the project's own stages, which a trial only reads.
 
 from __future__ import annotations
 
+import io
+import json
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -69,3 +72,31 @@ def require_effect(overrides: Iterable[str], task: str, method: str) -> None:
             )
     if problems:
         raise UserError(*problems)
+
+
+def words(overrides: Mapping[str, Any]) -> list[str]:
+    """The opposite of `parse`: words for a shell."""
+    return [shlex.quote(f"{key}={_flow(value)}") for key, value in overrides.items()]
+
+
+def as_yaml(overrides: Mapping[str, Any]) -> str:
+    """The sections of params.yaml that hold these values, and nothing else."""
+    return dumped(applied({}, overrides))
+
+
+def dumped(content: Mapping[str, Any]) -> str:
+    """A nested mapping as YAML, in its order."""
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    yaml: Any = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.width = False, 1000
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.representer.ignore_aliases = lambda _: True
+    yaml.dump(content, text)
+    return text.getvalue()
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML on one line. JSON is that, and writes floats so that they read back."""
+    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)
