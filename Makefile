@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help install repro repro-parallel test lint format lock
+.PHONY: help install repro repro-parallel share fetch test lint format lock
 
 help:
 	@echo "make repro   run what changed, then show the result"
 	@echo "make repro-parallel   the same, side by side on all cores"
+	@echo "make share   give the team what was computed here"
+	@echo "make fetch   take from the team what the present parameters need"
 	@echo "make test    run the test suite"
 	@echo "make lint    lint, format and type checks"
 	@echo "make format  format the code"
@@ -33,6 +35,12 @@ repro-parallel: install
 	@python -m stages summary --mark
 	@snakemake
 	@python -m stages summary
+
+share: install
+	@python -m workflow share
+
+fetch: install
+	@python -m workflow fetch
 
 test: install
 	@python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from stages.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import pyarrow as pa
 
@@ -157,6 +158,26 @@ def read_arrow(path: str | Path) -> pa.Table:
     if not Path(path).exists():
         raise UserError(f"{path}: missing; run `dvc repro` to make it")
     return pa.ipc.open_file(pa.memory_map(str(path), "rb")).read_all()
+
+
+def column(values: np.ndarray) -> pa.Array:
+    """Numbers [n] or [n, k] as a column of a table."""
+    import pyarrow as pa
+
+    if values.ndim == 1:
+        return pa.array(values)
+    flat = pa.array(values.ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def numbers(values: pa.ChunkedArray) -> np.ndarray:
+    """A column of numbers as [n], one of lists of equal size as [n, k]."""
+    import pyarrow.types as kinds
+
+    if not kinds.is_fixed_size_list(values.type):
+        return values.to_numpy()
+    whole = values.combine_chunks()
+    return whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, values.type.list_size)
 
 
 def sha256(path: str | Path) -> str:

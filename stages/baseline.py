@@ -37,15 +37,15 @@ def run(params: Baseline, run: Run) -> dict[str, object]:
     labels = read_json("data/prepared/labels.json")
     train, test = (read_parquet(f"data/prepared/{split}.parquet") for split in ("train", "test"))
     target = task.targets(test, labels)
-    models = task.baselines(_texts(train, run), task.targets(train, labels), labels, params)
-    scores = {name: predict(_texts(test, run)) for name, predict in models.items()}
+    models = task.baselines(train, labels, params)
+    found = {name: predict(test) for name, predict in models.items()}
     metrics = {
         name: bootstrap(
             measures.of(task), target, values, params.bootstrap, params.seed, measures.REASONS
         )
-        for name, values in scores.items()
+        for name, (_, values) in found.items()
     }
-    write_parquet("results/baseline.parquet", _predictions(test, scores, run, labels))
+    write_parquet("results/baseline.parquet", _predictions(test, found))
     content = described(
         {"main_metric": task.MAIN_METRIC, "baselines": metrics},
         len(test),
@@ -59,7 +59,7 @@ def run(params: Baseline, run: Run) -> dict[str, object]:
 
 
 def _predictions(
-    test: pd.DataFrame, scores: dict[str, np.ndarray], run: Run, labels: list[str]
+    test: pd.DataFrame, found: dict[str, tuple[list[str], np.ndarray]]
 ) -> pd.DataFrame:
     import pandas as pd
 
@@ -68,14 +68,10 @@ def _predictions(
             {
                 "baseline": name,
                 "id": test["id"],
-                "predicted": run.task.decide(values, labels),
+                "predicted": predicted,
                 "scores": list(values),
             }
         )
-        for name, values in scores.items()
+        for name, (predicted, values) in found.items()
     ]
     return pd.concat(frames, ignore_index=True)
-
-
-def _texts(rows: pd.DataFrame, run: Run) -> list[str]:
-    return rows[list(run.task.TEXTS)].agg("\n".join, axis=1).tolist()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import check, fetch_model, pins, plan, prepare, space, tokenize
 from stages.base import files as base_files
+from stages.common.texts import present
 from stages.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _data(params: check.Params, found: Found) -> pd.DataFrame | None:
     found.fact(
         "data",
         f"{section.path}: {rows['read']:,} rows, {rows['kept']:,} kept, "
-        f"{rows['rejected']:,} rejected; {len(labels)} labels",
+        f"{rows['rejected']:,} rejected" + (f"; {len(labels)} labels" if labels else ""),
     )
     for reason, count in profile["rejected"].items():
         found.fact("", f"rejected as {reason}: {count:,}")
@@ -176,7 +177,8 @@ def _lengths(tokenizer: Any, rows: pd.DataFrame, params: check.Params, found: Fo
     """Refuse what `tokenize` would refuse, as far as a sample of the rows can show it."""
     import numpy as np
 
-    section, roles = params.sections["tokenize"], list(params.run.task.TEXTS)
+    section = params.sections["tokenize"]
+    roles = present(params.run.task.TEXTS, rows.columns)
     lengths: list[int] = []
     for split, of_split in rows.groupby("split", sort=False):
         share = max(1, SAMPLE * len(of_split) // len(rows))
@@ -184,7 +186,7 @@ def _lengths(tokenizer: Any, rows: pd.DataFrame, params: check.Params, found: Fo
         ids = tokenize.ids_of(tokenizer, of_split.iloc[chosen][roles].to_numpy().tolist())
         sizes = sorted(map(len, ids))
         lengths += sizes
-        if section:
+        if section and not params.run.task.WINDOWED:
             found.problems += truncation(sizes, f"{split} rows", len(of_split), section)
     if section:
         cut = sum(size > section.max_length for size in lengths)

@@ -23,6 +23,7 @@ from stages.training.machine import configure
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow")
 OWN = ("id", "file", "line")  # columns of prepared rows beside the task's and those kept
@@ -38,27 +39,29 @@ class Evaluate(Section):
 def run(params: Evaluate, run: Run) -> dict[str, object]:
     """Write results/predictions.parquet, metrics.json, details.json, and for plots predicted.csv
     and reliability.csv."""
-    import pyarrow.compute as pc
-
     from stages.training import weights
+    from stages.training.batching import targets
     from stages.training.predicting import predict
 
     about = weights.description()
+    labels = about["labels"]
     machine = configure(threads=about["device_class"]["threads"])
     table = read_arrow("data/tokenized/test.arrow")
     model = weights.load(run)
     started = time.perf_counter()
-    logits = predict(model, table, params.batch_size, machine.device)
+    logits = predict(model, table, params.batch_size, machine.device, run.task.logits)
     seconds = time.perf_counter() - started
 
     rows = read_parquet("data/prepared/test.parquet")
-    lengths = pc.list_value_length(table["input_ids"]).to_numpy()
-    scores = run.task.scores(logits).astype("float64")
-    target = table["target"].to_numpy()
-    details = _details(params, run, rows, lengths, target, scores, about["labels"])
+    learnt = model.config.finetuning_learnt
+    scores = run.task.scores(logits, table, labels, learnt).astype("float64")
+    target = targets(table)
+    predicted = rows.assign(predicted=run.task.decide(logits, table, labels, learnt))
+    details = _details(params, run, predicted, lengths(table), target, scores, labels)
     write_json("results/details.json", described(details, len(rows), params.bootstrap, params.seed))
-    rows["logits"] = [*logits]  # `export` compares its own with them
-    _write_predictions(run, rows, scores, about["labels"], details)
+    own: Any = of_rows(logits, table)
+    predicted["logits"] = own  # `export` compares its own with them
+    _write_predictions(run, predicted, scores, details)
     content = described(
         {
             "main_metric": run.task.MAIN_METRIC,
@@ -74,6 +77,24 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     content["libraries"] = versions(LIBRARIES)
     write_json("results/metrics.json", content)
     return {"examples_per_second": round(len(rows) / seconds, 1)}
+
+
+def lengths(table: pa.Table) -> np.ndarray:
+    """Tokens of each row [rows]; those that windows of a row share count in each."""
+    from stages.training.batching import firsts
+
+    offsets = table["input_ids"].combine_chunks().offsets.to_numpy()
+    return np.add.reduceat(np.diff(offsets), firsts(table))
+
+
+def of_rows(logits: np.ndarray, table: pa.Table) -> list[np.ndarray]:
+    """Logits of the first example of each row, flat."""
+    from stages.training.batching import firsts
+
+    if len(logits) == len(table):
+        return [*logits[firsts(table)]]
+    offsets = table["input_ids"].combine_chunks().offsets.to_numpy()
+    return [logits[offsets[i] : offsets[i + 1]].ravel() for i in firsts(table)]
 
 
 def _bootstrap(
@@ -97,7 +118,7 @@ def _details(
     def slice_metrics(part: np.ndarray) -> dict[str, Any]:
         return _bootstrap(params, task.metrics, target[part], scores[part])
 
-    own = {*OWN, *task.TEXTS, task.TARGET}
+    own = {*OWN, *task.TEXTS, task.TARGET, *task.OTHERS, "predicted"}
     kept = [column for column in rows.columns if column not in own]
     found = slicings(rows, kept, lengths, params.min_slice)
     details = task.details(
@@ -106,16 +127,16 @@ def _details(
         target,
         scores,
         labels,
+        rows,
     )
     return details | {"slices": [slicing.measured(slice_metrics) for slicing in found]}
 
 
 def _write_predictions(
-    run: Run, rows: pd.DataFrame, scores: np.ndarray, labels: list[str], details: dict[str, Any]
+    run: Run, rows: pd.DataFrame, scores: np.ndarray, details: dict[str, Any]
 ) -> None:
-    predicted = run.task.decide(scores, labels)
-    write_parquet("results/predictions.parquet", rows.assign(predicted=predicted, scores=[*scores]))
-    pairs = zip(rows[run.task.TARGET], predicted, strict=True)
+    write_parquet("results/predictions.parquet", rows.assign(scores=[*scores]))
+    pairs = zip(rows[run.task.TARGET], rows["predicted"], strict=True)
     _write_csv("results/predicted.csv", ["actual", "predicted"], pairs)
     points = [
         [point["x"], point["y"]["value"], point["rows"]]

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from stages.artifacts import read_json, read_parquet, replacing_folder, write_json
+from stages.common.texts import present
 from stages.exporting import card, inference, parity
 from stages.params import Run, Section
 from stages.training.machine import configure
@@ -68,15 +69,17 @@ def run(params: Export, run: Run) -> dict[str, object]:
     configure(device="cpu")
     results = card.read()
     labels = weights.description()["labels"]
-    evaluated = read_parquet("results/predictions.parquet", ["id", *run.task.TEXTS, "logits"])
+    evaluated = read_parquet("results/predictions.parquet")
+    roles = present(run.task.TEXTS, evaluated.columns)
     model = weights.load(run)
-    model.config.finetuning_task = run.task_name
+    model.config.finetuning_task, model.config.finetuning_texts = run.task_name, roles
+    model.config.finetuning_stride = results["tokens"]["parameters"].get("stride", 0)
     with replacing_folder("models/export") as folder:
         model.save_pretrained(folder)
         _write_tokenizer(folder, results["tokens"]["max_length"])
         text = card.render(params, run.task, labels, results)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        compared = parity.check(folder, evaluated, run.task.TEXTS)
+        compared = parity.check(folder, evaluated, roles)
         return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), **compared}
 
 

@@ -31,7 +31,7 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
 
     from stages.training import weights
 
-    weights.save(best.weights, run, labels, machine)
+    weights.save(best.weights, run, labels, machine, module.learnt | best.settled)
     with replacing("results/learning_curve.csv") as path, open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, list(best.curve[0]), lineterminator="\n")
         writer.writeheader()
@@ -40,9 +40,17 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
     write_json("results/training.json", outcome)
     store.remove()
     tokens = module.tokens - module.resumed  # of this process
+    facts: dict[str, object] = {}
+    if module.memory:
+        facts["estimated_memory_mb"] = round(module.memory.total / 2**20)
+    if machine.device == "cuda":
+        import torch
+
+        facts["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
     rows = len(best.curve) * len(train) * tokens / module.tokens
     return {
         "training_seconds": round(seconds, 2),
         "examples_per_second": round(rows / seconds, 1),
         "tokens_per_second": round(tokens / seconds, 1),
+        **facts,
     }

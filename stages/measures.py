@@ -1,10 +1,10 @@
-"""Formulas of metrics for classes, on many weighted resamples at once.
+"""Formulas of metrics, on many weighted resamples at once.
 
 A task composes its metrics of these in `Task.evaluation`, which gets this module as an argument:
 so a changed formula reruns what measures (evaluate, baseline), and trains nothing anew.
 
-Shapes: target [n] holds class numbers, scores [n, k] probabilities, weights [b, n] how often each
-row occurs in each of b resamples. An undefined value is NaN.
+Shapes, unless said otherwise: target [n] holds class numbers, scores [n, k] probabilities, weights
+[b, n] how often each row occurs in each of b resamples. An undefined value is NaN.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BINS = 15  # of the calibration error, as in Guo et al.
 CLIP = float(np.finfo(np.float64).eps)  # least probability in the log loss, as in scikit-learn
 REASONS = dict.fromkeys(("roc_auc", "pr_auc"), "not defined where all rows have one label")
+REASONS |= dict.fromkeys(
+    ("r2", "pearson", "spearman"), "not defined where all values, true or predicted, are one"
+)
 
 
 def of(task: Any) -> Metrics:
@@ -190,6 +193,187 @@ def confusion(target: np.ndarray, scores: np.ndarray, labels: list[str]) -> dict
         "columns": "predicted label",
         "labels": labels,
         "values": counts.reshape(k, k).tolist(),
+    }
+
+
+def ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of values [n], the rank of each in each resample, equal ones sharing their mean: [b, n]."""
+    distinct, group = np.unique(values, return_inverse=True)
+    rows = tally(group, weights, len(distinct))
+    below = rows.cumsum(axis=1) - rows
+    return (below + (rows + 1) / 2)[:, group]
+
+
+def spread(target: np.ndarray, predicted: np.ndarray) -> dict[str, Any]:
+    """A table of the quantiles of true and predicted values, and of the error's size."""
+    columns = {"true": target, "predicted": predicted, "error": np.abs(predicted - target)}
+    points = {"least": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "greatest": 1.0}
+    return {
+        "title": "Values",
+        "columns": ["quantile", *columns],
+        "rows": [
+            [name, *(float(np.quantile(of, point)) for of in columns.values())]
+            for name, point in points.items()
+        ],
+        "note": "Each column by itself; the error is the distance of predicted from true.",
+    }
+
+
+def by_prediction(intervals: Intervals, predicted: np.ndarray, parts: int) -> dict[str, Any]:
+    """The curve of true against predicted value, in parts of equal size by the latter."""
+    edges = np.unique(np.quantile(predicted, np.linspace(0, 1, parts + 1)[1:-1]))
+    part = np.searchsorted(edges, predicted, side="left")
+    size = len(edges) + 1
+
+    def means(target: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+        rows = tally(part, weights, size)
+        filled = np.where(rows > 0, rows, np.nan)
+        return {
+            "rows": rows,
+            "predicted": tally(part, weights * scores[:, 0], size) / filled,
+            "true": tally(part, weights * target, size) / filled,
+        }
+
+    found = intervals(means)
+    columns = (found["rows"], found["predicted"], found["true"])
+    points = [
+        {"x": x["value"], "y": y, "rows": int(rows["value"])}
+        for rows, x, y in zip(*columns, strict=True)
+        if rows["value"]
+    ]
+    note = (
+        "Rows in parts of equal size by the predicted value. On the diagonal the mean of a part is "
+        "right; a flatter line than the diagonal says that predictions are too extreme."
+    )
+    return {
+        "title": "True by predicted value",
+        "x": "predicted",
+        "y": "true",
+        "points": points,
+        "note": note,
+    }
+
+
+def of_binaries(
+    target: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Of labels that a row may have any number of: the mean of their average precisions, each in
+    the resamples where some rows have it and some not, and the mean log loss of a label, in nats.
+
+    Args:
+        target: 0 or 1, [n, k].
+        scores: of which the first k columns are probabilities.
+    """
+    k = target.shape[1]
+    wide = np.ascontiguousarray(weights.T)
+    total, count = np.zeros(len(weights)), np.zeros(len(weights))
+    for number in range(k):
+        positive = target[:, number] > 0
+        if positive.any():
+            precision = _areas(positive, scores[:, number], wide)[1]
+            defined = np.isfinite(precision)
+            total += np.where(defined, precision, 0.0)
+            count += defined
+    chance = np.where(target > 0, scores[:, :k], 1 - scores[:, :k])
+    losses = -np.log(np.clip(chance, CLIP, 1 - CLIP)).mean(axis=1)
+    return {
+        "pr_auc": total / np.where(count, count, np.nan),
+        "log_loss": weights @ losses / weights.sum(axis=1),
+    }
+
+
+def each_binary(
+    target: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each label, [b, k] each; NaN where their denominator is 0.
+
+    Args:
+        target: 0 or 1, [n, k].
+        scores: of which the last k columns are 1 where a label is given.
+    """
+    given = scores[:, -target.shape[1] :]
+    right, true, all_given = (weights @ counts for counts in (given * target, target, given))
+    parts = {
+        "precision": (right, all_given),
+        "recall": (right, true),
+        "F1": (2 * right, true + all_given),
+    }
+    return {name: over / np.where(of > 0, of, np.nan) for name, (over, of) in parts.items()}
+
+
+def by_binary(intervals: Intervals, target: np.ndarray, labels: list[str]) -> dict[str, Any]:
+    """The table of `each_binary`."""
+    found = intervals(each_binary)
+    rows = target.sum(axis=0).tolist()
+    return {
+        "title": "By label",
+        "columns": ["label", "rows", *found],
+        "rows": [list(row) for row in zip(labels, rows, *found.values(), strict=True)],
+    }
+
+
+def together(target: np.ndarray, scores: np.ndarray, labels: list[str]) -> dict[str, Any]:
+    """The matrix of counts: label missed by label wrongly given in the same row; on the diagonal
+    the rows where a label is rightly given."""
+    given = scores[:, -target.shape[1] :] > 0
+    had = target > 0
+    counts = (had & ~given).astype(int).T @ (given & ~had).astype(int)
+    counts[np.diag_indices(len(labels))] = (had & given).sum(axis=0)
+    return {
+        "title": "Missed labels by what was given instead",
+        "rows": "missed label",
+        "columns": "wrongly given label",
+        "labels": labels,
+        "values": counts.tolist(),
+    }
+
+
+def each_kind(target: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each kind of spans, [b, k] each; NaN where their denominator
+    is 0.
+
+    Args:
+        target: spans of each kind that a row has, [n, k].
+        scores: those that are right, then those that are given, [n, 2 k or more].
+    """
+    k = target.shape[1]
+    right, given, true = (weights @ of for of in (scores[:, :k], scores[:, k : 2 * k], target))
+    parts = {"precision": (right, given), "recall": (right, true), "F1": (2 * right, true + given)}
+    return {name: over / np.where(of > 0, of, np.nan) for name, (over, of) in parts.items()}
+
+
+def by_kind(intervals: Intervals, target: np.ndarray, names: list[str]) -> dict[str, Any]:
+    """The table of `each_kind`."""
+    found = intervals(each_kind)
+    counts = target.sum(axis=0).tolist()
+    return {
+        "title": "By label",
+        "columns": ["label", "true", *found],
+        "rows": [list(row) for row in zip(names, counts, *found.values(), strict=True)],
+    }
+
+
+def spans_confused(pairs: list[tuple[list[Any], list[Any]]], names: list[str]) -> dict[str, Any]:
+    """The matrix of spans (label, begin, end): true label by the label given to the same words;
+    `(none)` where no span has just these.
+
+    Args:
+        pairs: of each row the true spans and those given.
+    """
+    none = len(names)
+    index = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((none + 1, none + 1), dtype=int)
+    for true, given in pairs:
+        labels = {place: index[label] for label, *place_ in true if (place := tuple(place_))}
+        found = {place: index[label] for label, *place_ in given if (place := tuple(place_))}
+        for place in labels | found:
+            counts[labels.get(place, none), found.get(place, none)] += 1
+    return {
+        "title": "Confusion of spans",
+        "rows": "true label",
+        "columns": "given label",
+        "labels": [*names, "(none)"],
+        "values": counts.tolist(),
     }
 
 

@@ -2,12 +2,14 @@
 
     python -m stages predict "A text" "Another"
     python -m stages predict --file texts.txt        one text a line, UTF-8
-    python -m stages predict --file rows.jsonl       the key `text` of the object on each line
+    python -m stages predict --file rows.jsonl       the key `text` of the object on each line, and
+                                                     `text_pair` of a model of pairs
     some-command | python -m stages predict          standard input, one text a line
 
-Each line holds `text`, `label`, `probabilities` and `truncated` (whether the text was longer than
-the model reads). A line that holds no text gets `label` null and a `reason`, so that every line
-of the input has its line in the output. Reads nothing but the exported folder.
+Each line holds `text`, the answer as the task gives it (such as `label` and `probabilities`) and
+`truncated` (whether the text was longer than the model reads). A line that holds no text gets null
+for the answer and a `reason`, so that every line of the input has its line in the output. Reads
+nothing but the exported folder.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stages import plugins
+import numpy as np
+import pandas as pd
+
+from stages import plugins, tokenize
 from stages.errors import UserError
 from stages.exporting import inference
 from stages.preparing.normalising import normalise
@@ -86,7 +91,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         task = plugins.load("tasks", model.task)
         as_json = bool(chosen.file) and Path(chosen.file).suffix.lower() in (".jsonl", ".ndjson")
         given: Iterable[bytes] = (text.encode(errors="surrogateescape") for text in chosen.text)
-        lines = _read(given if chosen.text else file, task.TEXTS, as_json)
+        lines = _read(given if chosen.text else file, model.texts, as_json)
         size = 1 if in_terminal else chosen.batch_size
         if in_terminal:
             print("one text a line, Ctrl-D ends:", file=sys.stderr)
@@ -98,17 +103,23 @@ def _predict(chosen: argparse.Namespace) -> None:
 
 def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dict[str, Any]]:
     """One object for each line of the batch."""
-    clean = [[normalise(line.texts.get(role, "")) for role in task.TEXTS] for line in batch]
+    clean = [[normalise(line.texts.get(role, "")) for role in model.texts] for line in batch]
     reasons = [
-        line.reason or next((f"no {role}" for role, text in _pairs(task, texts) if not text), "")
+        line.reason
+        or next(
+            (f"no {role}" for role, text in zip(model.texts, texts, strict=True) if not text), ""
+        )
         for line, texts in zip(batch, clean, strict=True)
     ]
     usable = [texts for texts, reason in zip(clean, reasons, strict=True) if not reason]
     found: Iterator[dict[str, Any]] = iter(())
     cut: Iterator[bool] = iter(())
     if usable:
-        logits, truncated = model.logits(usable)
-        found, cut = iter(task.answers(task.scores(logits), model.labels)), iter(truncated)
+        raw = {
+            role: list(of) for role, of in zip(model.texts, zip(*usable, strict=True), strict=True)
+        }
+        known, truncated = (_in_windows if task.WINDOWED else _cut)(model, task, raw)
+        found, cut = iter(known), iter(truncated)
     return [
         {**line.texts, task.TARGET: None, "reason": reason}
         if reason
@@ -117,8 +128,28 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
     ]
 
 
-def _pairs(task: Any, texts: list[str]) -> Iterable[tuple[str, str]]:
-    return zip(task.TEXTS, texts, strict=True)
+def _cut(
+    model: inference.Exported, task: Any, raw: dict[str, list[str]]
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Answers, and which texts were cut."""
+    logits, truncated = model.logits([list(of) for of in zip(*raw.values(), strict=True)])
+    rows = pd.DataFrame(raw)
+    return task.answers(np.stack(logits), None, model.labels, model.learnt, rows), truncated
+
+
+def _in_windows(
+    model: inference.Exported, task: Any, raw: dict[str, list[str]]
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Answers, and that no text was cut."""
+    from stages.training.predicting import predict
+
+    rows = pd.DataFrame(task.ask(raw, model.labels))
+    params = tokenize.Tokenize(max_length=model.max_length, max_truncated=1.0, stride=model.stride)
+    tokenizer = tokenize.load_tokenizer(Path(model.folder) / "tokenizer.json")
+    table, _ = tokenize.windowed(tokenizer, rows, params, task, model.labels)
+    logits = predict(model.model, table, BATCH, model.device, task.logits)
+    found = task.answers(logits, table, model.labels, model.learnt, rows)
+    return found, [False] * len(rows)
 
 
 def _open(path: str) -> Any:
@@ -130,7 +161,7 @@ def _open(path: str) -> Any:
         ) from None
 
 
-def _read(lines: Iterable[bytes], roles: tuple[str, ...], as_json: bool) -> Iterator[Text]:
+def _read(lines: Iterable[bytes], roles: list[str], as_json: bool) -> Iterator[Text]:
     """A `Text` for each line, none left out. Memory is bounded by the longest line."""
     if len(roles) > 1 and not as_json:
         raise UserError(
@@ -148,7 +179,7 @@ def _read(lines: Iterable[bytes], roles: tuple[str, ...], as_json: bool) -> Iter
         yield _object(text, roles) if as_json else Text({roles[0]: text})
 
 
-def _object(line: str, roles: tuple[str, ...]) -> Text:
+def _object(line: str, roles: list[str]) -> Text:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

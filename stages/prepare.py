@@ -90,7 +90,7 @@ def run(params: Prepare, run: Run) -> dict[str, object]:
         UserError: the data cannot be read, or too little of it can be used.
     """
     kept, rejected, labels, profile = inspect(params, run)
-    _write(kept, rejected, labels, list(run.task.columns(run.task_params.data)), params.keep)
+    _write(kept, rejected, labels, _mapping(params, run))
     profile["parameters"] = params.model_dump(mode="json")
     profile["libraries"] = pins.versions(LIBRARIES)
     artifacts.write_json("results/data.json", profile)
@@ -107,25 +107,28 @@ def inspect(
         UserError: the data cannot be read, or too little of it can be used.
     """
     task, notes = run.task, list[str]()
-    roles = task.columns(run.task_params.data)
-    mapping = rows.Mapping(roles, task.TEXTS, params.keep, params.split, params.group, params.seed)
+    mapping = _mapping(params, run)
     table, files = _load(params, mapping, notes)
-    table[task.TARGET] = task.raw_targets(table[task.TARGET], run.task_params.data)
-    usable = table.loc[table["reason"] == "", list(roles)]
+    usable = table.loc[table["reason"] == "", mapping.roles]
     labels = task.labels(usable, run.task_params.data)
-    profiling.check_labels(usable, labels, task.TARGET, roles[task.TARGET])
     table.loc[usable.index, "reason"] = task.check(usable, labels)
     if params.group:
         splitting.check_groups(table[table["reason"] == ""], params.group)
     splitting.reject_copies(table, task.TARGET)
     table["split"] = splitting.assign(table, params.validation, params.test, notes)
-    near_leaks = splitting.reject_near(table, task.TEXTS, params.near_duplicates)
+    near_leaks = splitting.reject_near(table, mapping.texts, params.near_duplicates)
     kept, rejected = table[table["reason"] == ""], table[table["reason"] != ""]
-    profiling.check_enough(kept, rejected, labels, task.TARGET, params.path)
-    profile = profiling.profile(kept, rejected, labels, task.TEXTS, task.TARGET)
+    profiling.check_enough(kept, rejected, labels, task, params.path)
+    profile = profiling.profile(kept, rejected, labels, mapping.texts, task)
     assert profile["rows"]["read"] == len(table) == len(kept) + len(rejected)
     profile = {"files": files, **profile, "near_duplicate_leaks": near_leaks, "notes": notes}
     return kept, rejected, labels, profile
+
+
+def _mapping(params: Prepare, run: Run) -> rows.Mapping:
+    return rows.Mapping(
+        run.task, run.task_params.data, params.keep, params.split, params.group, params.seed
+    )
 
 
 def _load(
@@ -138,7 +141,7 @@ def _load(
         f"params.yaml: prepare.keep: prepared rows have a column {name!r} of their own; "
         "remove it, or rename it in the raw file"
         for name in params.keep
-        if name in (*rows.OWN, *mapping.roles)
+        if name in {*rows.OWN, *mapping.roles, *mapping.task.TEXTS, "predicted"}
     ]
     sources = reading.sources(params.path)
     if params.split and sources[0].split:
@@ -146,11 +149,11 @@ def _load(
             f"params.yaml: prepare.split: {params.path} names the splits already; write null"
         )
     form = Format(params.encoding, params.delimiter, params.quoting, params.header)
-    frames, files = [], {}
+    frames, files, wanted = [], {}, mapping.columns()
     for source in sources:
         try:
             with reading.unchanged(source.file):
-                for batch in reading.read(source, mapping.columns(), form, notes):
+                for batch in reading.read(source, wanted, form, notes, mapping.nested()):
                     frames.append(rows.frame(batch, source, mapping))
                 files[source.file] = artifacts.sha256(source.file)
         except UserError as error:
@@ -161,8 +164,9 @@ def _load(
 
 
 def _write(
-    kept: pd.DataFrame, rejected: pd.DataFrame, labels: list[str], roles: list[str], keep: list[str]
+    kept: pd.DataFrame, rejected: pd.DataFrame, labels: list[str], mapping: rows.Mapping
 ) -> None:
+    roles, keep = mapping.roles, mapping.keep
     with artifacts.replacing_folder("data/prepared") as folder:
         for split in splitting.SPLITS:
             part = kept.loc[kept["split"] == split, ["key", "file", "line", *roles, *keep]]

@@ -16,6 +16,8 @@ Metrics = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 often each row occurs in each of b resamples; by name an array [b, ...], NaN where a metric is
 undefined. `stages.measures.of(task)` gives that of a task."""
 
+Right = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
+
 Estimate = dict[str, Any]
 """`value`, `low`, `high`; where some resamples left the metric undefined, `samples`: how many
 did not; where it is undefined on the rows themselves, all three None and `reason`."""
@@ -66,6 +68,11 @@ def bootstrap(
     }
 
 
+def highest_is_target(target: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Rows [n] whose highest score is that of their class."""
+    return scores.argmax(axis=1) == target
+
+
 def paired(
     metrics: Metrics,
     target: np.ndarray,
@@ -73,19 +80,20 @@ def paired(
     second_scores: np.ndarray,
     samples: int,
     seed: int,
+    right: Right = highest_is_target,
 ) -> dict[str, Any]:
     """Two models on the same rows: first minus second.
 
     Args:
         metrics: all single-valued.
-        target: class numbers [n].
-        first_scores, second_scores: [n, k]; the highest score of a row is its prediction.
+        target, first_scores, second_scores: as `metrics` takes them.
+        right: which rows are predicted rightly, `stages.tasks.base.Task.right`.
 
     Returns:
         `difference`: by metric an `Estimate` of the difference, by the paired percentile
         bootstrap: both models are measured on the same resampled rows.
         `mcnemar`: rows that only the first or only the second predicts rightly (`first_only`,
-        `second_only`) and the two-sided exact `p_value`.
+        `second_only`) and the two-sided exact `p_value`; None where rows are not right or wrong.
     """
 
     def differences(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -95,12 +103,15 @@ def paired(
 
     value = {name: one[0] for name, one in differences(np.ones((1, len(target)))).items()}
     drawn = _drawn(differences, len(target), samples, seed)
-    right = (first_scores.argmax(axis=1) == target, second_scores.argmax(axis=1) == target)
+    one, other = right(target, first_scores), right(target, second_scores)
+    test = None
+    if one is not None and other is not None:
+        test = mcnemar(int((one & ~other).sum()), int((other & ~one).sum()))
     return {
         "difference": {
             name: _estimates(value[name], drawn[name], "undefined on these rows") for name in value
         },
-        "mcnemar": mcnemar(int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())),
+        "mcnemar": test,
     }
 
 

@@ -103,6 +103,7 @@ def _stages() -> Iterator[str]:
         if run:
             total += run["seconds"]
             line += f"  {run['seconds']:7.1f}  {run['peak_memory_mb']:8,.0f} MB"
+            line += _expected(run["facts"])
             found = [
                 f"{run['facts'][key]:,.0f} {of}" for key, of in RATES.items() if key in run["facts"]
             ]
@@ -112,6 +113,16 @@ def _stages() -> Iterator[str]:
     if not marked:
         yield "No mark: what ran and what was restored is known after `make repro` only."
     yield from rates
+
+
+def _expected(facts: Mapping[str, Any]) -> str:
+    """What was expected of the memory; on a GPU the expectation is of its memory alone."""
+    if "estimated_memory_mb" not in facts:
+        return ""
+    told = f"estimated {facts['estimated_memory_mb']:,.0f} MB"
+    if "peak_gpu_memory_mb" in facts:
+        told += f", of the GPU's {facts['peak_gpu_memory_mb']:,.0f} MB"
+    return f" ({told})"
 
 
 def _differences() -> Iterator[str]:

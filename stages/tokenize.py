@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from stages import artifacts, windows
 from stages.artifacts import (
     read_json,
     read_parquet,
@@ -19,9 +20,11 @@ from stages.artifacts import (
     write_arrow,
     write_json,
 )
+from stages.common.texts import present
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
+from stages.words import DisprovedError, Rule, Words, direct, replaced, rows_of, rule
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +33,15 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("tokenizers", "pyarrow", "pandas")
 SPLITS = ("train", "validation", "test")
-CHUNK = 10_000  # rows encoded at a time; bounds the memory that encodings take
+CHUNK = 20_000  # rows encoded at a time; bounds the memory that encodings take
 
 
 class Tokenize(Section):
     max_length: int = Field(ge=8, description="tokens a row, special tokens included")
     max_truncated: float = Field(ge=0, le=1, description="share of rows that may be cut")
+    stride: int = Field(
+        default=32, ge=0, description="tokens that a window of a long text shares with the next"
+    )
 
 
 def run(params: Tokenize, run: Run) -> dict[str, object]:
@@ -47,13 +53,12 @@ def run(params: Tokenize, run: Run) -> dict[str, object]:
     """
     tokenizer = load_tokenizer(Path("data/base/tokenizer.json"))
     labels = read_json("data/prepared/labels.json")
-    counts = {}
-    with replacing_folder("data/tokenized") as folder:
-        for split in SPLITS:
-            rows = read_parquet(f"data/prepared/{split}.parquet")
-            table, counts[split] = encode(tokenizer, rows, params.max_length, run, labels)
-            write_arrow(folder / f"{split}.arrow", table)
-        _refuse_truncation(counts, params)
+    parted = rule(tokenizer)
+    try:
+        counts = _write(tokenizer, params, run, labels, parted)
+    except DisprovedError:
+        parted = None
+        counts = _write(tokenizer, params, run, labels, parted)
     write_json(
         "results/tokens.json",
         {
@@ -63,7 +68,26 @@ def run(params: Tokenize, run: Run) -> dict[str, object]:
             "libraries": versions(LIBRARIES),
         },
     )
-    return {"rows": sum(count["rows"] for count in counts.values())}
+    rows = sum(count["rows"] for count in counts.values())
+    return {"rows": rows, "looked_up": "word by word" if parted else "not"}
+
+
+def _write(
+    tokenizer: Tokenizer, params: Tokenize, run: Run, labels: list[str], parted: Rule | None
+) -> dict[str, dict[str, Any]]:
+    counts = {}
+    with replacing_folder("data/tokenized") as folder:
+        for split in SPLITS:
+            rows = read_parquet(f"data/prepared/{split}.parquet")
+            if run.task.WINDOWED:
+                table, counts[split] = windowed(tokenizer, rows, params, run.task, labels)
+            else:
+                table, counts[split] = encode(
+                    tokenizer, rows, params.max_length, run, labels, parted
+                )
+            write_arrow(folder / f"{split}.arrow", table)
+        _refuse_truncation(counts, params)
+    return counts
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -79,47 +103,107 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def encode(
-    tokenizer: Tokenizer, rows: pd.DataFrame, max_length: int, run: Run, labels: list[str]
+    tokenizer: Tokenizer,
+    rows: pd.DataFrame,
+    max_length: int,
+    run: Run,
+    labels: list[str],
+    parted: Rule | None = None,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Token ids (list of int32) and targets of all rows, and what was cut.
+    """Token ids (list of int32) and targets of all rows, of pairs also `first`, the tokens that
+    belong to the first text; and what was cut.
 
     A row longer than `max_length` is cut by the tokenizer itself, which keeps the special
     tokens.
+
+    Args:
+        parted: how to look words up; None: texts are tokenized as they are.
+
+    Raises:
+        DisprovedError: their words have other ids.
     """
     import pyarrow as pa
 
-    texts = rows[list(run.task.TEXTS)].to_numpy().tolist()
-    unknown = _unknown_id(tokenizer)
-    full_lengths: list[int] = []
-    chunks: list[np.ndarray] = []
-    kept_lengths: list[int] = []
-    for start in range(0, len(texts), CHUNK):
-        ids = ids_of(tokenizer, texts[start : start + CHUNK])
-        full_lengths += map(len, ids)
-        long = [i for i, row in enumerate(ids) if len(row) > max_length]
-        if long:
+    roles = present(run.task.TEXTS, rows.columns)
+    columns = [pa.array(rows[role], pa.string()) for role in roles]
+    words = Words(tokenizer, parted, len(columns)) if parted else None
+    full, kept, tokens = [], [], []
+    first: list[int] = []
+    for start in range(0, len(rows), CHUNK):
+        chunk = [column.slice(start, CHUNK) for column in columns]
+        ids, lengths = words.ids(chunk) if words else direct(tokenizer, rows_of(chunk))
+        full.append(lengths)
+        long = np.flatnonzero(lengths > max_length)
+        if len(long):
             tokenizer.enable_truncation(max_length)
-            cut = ids_of(tokenizer, [texts[start + i] for i in long])
+            cut = direct(tokenizer, rows_of(chunk, long))
             tokenizer.no_truncation()
-            for i, row in zip(long, cut, strict=True):
-                ids[i] = row
-        kept_lengths += map(len, ids)
-        chunks.append(np.fromiter((t for row in ids for t in row), dtype=np.int32))
-    tokens = np.concatenate(chunks) if chunks else np.empty(0, np.int32)
-    offsets = np.concatenate([[0], np.cumsum(kept_lengths)]).astype(np.int64)
-    table = pa.table(
-        {
-            "input_ids": pa.LargeListArray.from_arrays(offsets, tokens),
-            "target": run.task.targets(rows, labels),
-        }
+            ids, lengths = replaced(ids, lengths, long, *cut)
+        tokens.append(ids)
+        kept.append(lengths)
+        if len(roles) > 1:
+            first += firsts_of(tokenizer, rows_of(chunk), max_length)
+    joined = [np.concatenate([np.empty(0, of[0].dtype), *of]) for of in (tokens, full, kept)]
+    offsets = np.concatenate([[0], np.cumsum(joined[2])])
+    found = {
+        "input_ids": pa.LargeListArray.from_arrays(offsets, joined[0]),
+        "target": artifacts.column(run.task.targets(rows, labels)),
+    }
+    if len(roles) > 1:
+        found["first"] = pa.array(first, pa.int32())
+    return pa.table(found), _counts(joined[1], joined[2], joined[0], _unknown_id(tokenizer))
+
+
+def windowed(
+    tokenizer: Tokenizer, rows: pd.DataFrame, params: Tokenize, task: Any, labels: list[str]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The windows of all rows, with their columns `row` and those of the task, and counts of them:
+    nothing is cut."""
+    import pyarrow as pa
+
+    roles = present(task.TEXTS, rows.columns)
+    texts = rows[roles].to_numpy().tolist()
+    found = windows.make(tokenizer, texts, params.max_length, params.stride)
+    more, lost = task.align(rows, labels, found)
+    columns = {
+        "input_ids": pa.LargeListArray.from_arrays(found.offsets, found.ids),
+        "row": pa.array(found.row),
+        "target": artifacts.column(task.targets(rows, labels)[found.row]),
+        **({"first": pa.array(found.first)} if len(roles) > 1 else {}),
+        **more,
+    }
+    first = np.diff(found.row, prepend=-1) > 0
+    sizes = np.add.reduceat(found.own.astype(np.int64), found.offsets[:-1])
+    outside = np.diff(found.offsets) - np.add.reduceat(
+        (found.spans[:, 1] > 0).astype(np.int64), found.offsets[:-1]
     )
-    return table, _counts(np.array(full_lengths), np.array(kept_lengths), tokens, unknown)
+    lengths = np.bincount(found.row, sizes + outside * first).astype(np.int64)
+    counts = _counts(lengths, lengths, found.ids, _unknown_id(tokenizer))
+    return pa.table(columns), counts | {"windows": len(found.row), "lost_targets": lost}
 
 
 def ids_of(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:
     """Token ids of each row; a row is one text, or a pair."""
     single = [text[0] if len(text) == 1 else tuple(text) for text in texts]
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(single)]
+
+
+def firsts_of(tokenizer: Tokenizer, pairs: list[list[str]], max_length: int) -> list[int]:
+    """Tokens of each pair, cut to `max_length`, that are of type 0: up to the end of its first
+    text, or all where the tokenizer does not tell the two apart.
+
+    Raises:
+        UserError: the tokenizer knows other types, or mixes them.
+    """
+    tokenizer.enable_truncation(max_length)
+    types = [one.type_ids for one in tokenizer.encode_batch_fast([tuple(pair) for pair in pairs])]
+    tokenizer.no_truncation()
+    if any(row != [0] * row.count(0) + [1] * row.count(1) for row in types):
+        raise UserError(
+            "tokenizer.json of the base: marks the tokens of a pair otherwise than by 0 for the "
+            "first text and then 1 for the second; pairs need another base"
+        )
+    return [row.count(0) for row in types]
 
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:

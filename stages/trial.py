@@ -60,8 +60,8 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     train, validation, test = (
         read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
     )
-    train = train.take(_drawn(params, train))
-    section = lengthened(job.finetune, params, len(train))
+    train = drawn(params, train)
+    section = lengthened(job.finetune, params, _batches(job.finetune, train))
     code = sha256(__file__)
     store = fitting.checkpoints(section, run, machine, "trial", params.model_dump(), code)
     started = time.perf_counter()
@@ -71,13 +71,17 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     seconds = time.perf_counter() - started
 
     from stages.training import weights
+    from stages.training.batching import firsts, targets
     from stages.training.predicting import predict
 
-    weights.restore(module.model, best.weights)
-    model = run.method.merge(module.model).eval()
-    scores = run.task.scores(predict(model, test, job.batch_size, machine.device))
-    target = test["target"].to_numpy()
-    metrics = run.task.metrics(target, scores.astype("float64"), np.ones((1, len(test))))
+    model = weights.assemble(
+        run, labels, run.method_params, best.weights, module.learnt | best.settled
+    )
+    logits = predict(model, test, job.batch_size, machine.device, run.task.logits)
+    learnt = model.config.finetuning_learnt
+    scores = run.task.scores(logits, test, labels, learnt).astype("float64")
+    once = np.ones((1, len(firsts(test))))
+    metrics = run.task.metrics(targets(test), scores, once)
     outcome = fitting.outcome(section, run, machine, module, best, len(train))
     write_json(
         job.out,
@@ -95,18 +99,37 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     return {"training_seconds": round(seconds, 2)}
 
 
-def _drawn(params: Trial, train: pa.Table) -> np.ndarray:
-    if params.rows is not None and params.rows > len(train):
+def drawn(params: Trial, train: pa.Table) -> pa.Table:
+    """The examples of the rows that a trial trains on.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    from stages.training.batching import firsts, targets
+
+    starts = firsts(train)
+    if params.rows is not None and params.rows > len(starts):
         raise UserError(
-            f"params.yaml: trial.rows: the training split has {len(train):,} rows, got "
+            f"params.yaml: trial.rows: the training split has {len(starts):,} rows, got "
             f"{params.rows}; write at most that, or null for all"
         )
-    return draw(train["target"], params.rows, params.draw)
+    rows = np.searchsorted(starts, np.arange(len(train)), side="right") - 1  # of each example
+    return train.take(np.flatnonzero(np.isin(rows, draw(targets(train), params.rows, params.draw))))
 
 
-def lengthened(finetune: Finetune, params: Trial, rows: int) -> Finetune:
-    """The section with as many epochs as `min_steps` needs; the warm-up's share stays."""
-    per_epoch = steps_per_epoch(rows, finetune.batch_size, finetune.accumulate)
+def _batches(finetune: Finetune, train: pa.Table) -> int:
+    from stages.training.batching import batches_by_tokens
+
+    if finetune.batch_tokens is None:
+        return -(-len(train) // finetune.batch_size)
+    lengths = np.diff(train["input_ids"].combine_chunks().offsets.to_numpy())
+    return batches_by_tokens(lengths, finetune.batch_tokens)
+
+
+def lengthened(finetune: Finetune, params: Trial, batches: int) -> Finetune:
+    """The section with as many epochs of so many batches as `min_steps` needs; the warm-up's
+    share stays."""
+    per_epoch = steps_per_epoch(batches, finetune.accumulate)
     epochs = max(finetune.epochs, math.ceil(params.min_steps / per_epoch))
     warmup = finetune.warmup_epochs * epochs / finetune.epochs
     threads = params.threads

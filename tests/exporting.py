@@ -68,5 +68,5 @@ def _evaluate(run: Run, rows: int) -> None:
     table, _ = tokenize.encode(tokenizer, frame, MAX_LENGTH, run, LABELS)
     frame["id"] = [f"{number:016x}" for number in range(rows)]
     frame["logits"] = list(predict(weights.load(run), table, 8, "cpu"))
-    frame["scores"] = [run.task.scores(one[None])[0] for one in frame["logits"]]
+    frame["scores"] = [*run.task.scores(np.stack(frame["logits"].tolist()), None, LABELS, {})]
     frame.to_parquet("results/predictions.parquet")

@@ -52,6 +52,8 @@ KNOWN = {
     "dvc.stage.cache:StageCache._create_stage": "ade1cc22e4d4",
     "dvc.stage.cache:StageCache.restore": "c7e43f44087e",
     "dvc.dependency.param:ParamsDependency.workspace_status": "47882b94a100",
+    "dvc.stage.cache:StageCache._cache_type_copy": "89900e52b96c",
+    "sshfs.spec:SSHFileSystem._put_file": "e8c00d9118e5",
     # workflow/ordering.py: the lines of .gitignore
     "scmrepo.git:Git._get_gitignore": "5d02f0edc9e2",
     "scmrepo.git:Git._add_entry_to_gitignore": "8518e75cd5ef",

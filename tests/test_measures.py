@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -169,6 +170,7 @@ def test_details_say_all_of_each_class() -> None:
         target,
         scores,
         labels,
+        pd.DataFrame(),
     )
     (table,), (matrix,), (curve,) = found["tables"], found["matrices"], found["curves"]
     assert table["columns"] == ["label", "rows", "precision", "recall", "F1"]

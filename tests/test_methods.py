@@ -169,7 +169,7 @@ def groups(run: Run) -> dict[str, tuple[float, float]]:
 
     model, adapted = weights.build(run, LABELS, run.method_params)
     how = Optimization(1.0, 0.01, 0, 10, "constant", 0)
-    optimizer = FineTuning(model, run, None, how, adapted).configure_optimizers()["optimizer"]
+    optimizer = FineTuning(model, run, LABELS, {}, how, adapted).configure_optimizers()["optimizer"]
     names = {id(p): name for name, p in model.named_parameters()}
     assert optimizer.param_groups[0]["lr"] == 1.0, "which the learning curve shows"
     return {

@@ -293,7 +293,7 @@ def test_no_mistake_at_all(tmp_path: Path) -> None:
     make(tmp_path)
     path = tmp_path / "results/predictions.parquet"
     rows = pd.read_parquet(path)
-    rows["predicted"] = rows["label"]
+    rows["label"] = rows["predicted"]
     rows.to_parquet(path)
     assert "all 480 rows are predicted rightly" in render(tmp_path).words
 

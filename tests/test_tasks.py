@@ -31,11 +31,12 @@ def test_label_order_is_the_users_or_sorted() -> None:
 def test_loss_equals_torch_on_the_whole_batch(weights: Any, smoothing: float) -> None:
     params = task.Loss(class_weights=weights, label_smoothing=smoothing)
     target = np.array([0, 0, 0, 1])
-    weight = task.class_weight(target, ["a", "b"], params)
-    tensor = None if weight is None else torch.from_numpy(weight)
+    learnt = {k: torch.tensor(v) for k, v in task.learn(target, ["a", "b"], params).items()}
+    assert set(learnt) == ({"class_weight"} if weights == "balanced" else set())
     logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    total, count = task.loss(logits, torch.from_numpy(target), params, tensor)
-    expected = torch.nn.CrossEntropyLoss(weight=tensor, label_smoothing=smoothing)
+    total, count = task.loss(logits, {"target": torch.from_numpy(target)}, params, learnt)
+    weight = learnt.get("class_weight")
+    expected = torch.nn.CrossEntropyLoss(weight=weight, label_smoothing=smoothing)
     assert float(total / count) == pytest.approx(float(expected(logits, torch.tensor(target))))
 
 
@@ -44,16 +45,15 @@ def test_balanced_weights_are_those_of_scikit_learn() -> None:
 
     target = np.array([0, 0, 0, 1])
     params = task.Loss(class_weights="balanced", label_smoothing=0.0)
-    found = task.class_weight(target, ["a", "b", "absent"], params)
-    assert found is not None
+    found = task.learn(target, ["a", "b", "absent"], params)["class_weight"]
     expected = compute_class_weight("balanced", classes=np.array([0, 1]), y=target)
-    assert found.tolist() == pytest.approx([*expected, 0])
+    assert found == pytest.approx([*expected, 0])
 
 
 def test_probabilities_sum_to_one_for_any_logits() -> None:
-    scores = task.scores(np.array([[1000.0, -1000.0], [0.0, 0.0]], dtype=np.float32))
-    assert scores.sum(axis=1).tolist() == [1, 1]
-    assert task.decide(scores, ["a", "b"]) == ["a", "a"]
+    logits = np.array([[1000.0, -1000.0], [0.0, 0.0]], dtype=np.float32)
+    assert task.scores(logits, None, ["a", "b"], {}).sum(axis=1).tolist() == [1, 1]
+    assert task.decide(logits, None, ["a", "b"], {}) == ["a", "a"]
 
 
 def test_baselines_know_absent_classes_and_the_majority() -> None:
@@ -61,9 +61,10 @@ def test_baselines_know_absent_classes_and_the_majority() -> None:
 
     params = Baseline(ngrams=2, min_df=1, inverse_penalty=10.0, bootstrap=100, seed=0)
     texts = ["good film", "good food", "bad film", "good price"]
-    models = task.baselines(texts, np.array([0, 0, 1, 0]), ["a", "b", "absent"], params)
+    train = pd.DataFrame({"text": texts, "label": ["a", "a", "b", "a"]})
+    models = task.baselines(train, ["a", "b", "absent"], params)
     for name, predict in models.items():
-        scores = predict(["bad bad film", "good"])
+        _, scores = predict(pd.DataFrame({"text": ["bad bad film", "good"]}))
         assert scores.shape == (2, 3) and np.allclose(scores.sum(axis=1), 1)
         expected = [0, 0] if name == "majority class" else [1, 0]
         assert scores.argmax(axis=1).tolist() == expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
         torch.manual_seed(0)
         model, _ = weights.build(run, LABELS, run.method_params)
         how = fitting.optimization(params, run, 16)
-        module = FineTuning(model.eval(), run, np.array([1.0, 3.0], np.float32), how)
+        module = FineTuning(model.eval(), run, LABELS, {"class_weight": [1.0, 3.0]}, how)
         batch = Rows(data, 0, parts)[np.arange(16)]
         assert len(batch) == parts
         total, count, _ = module.losses(batch)
@@ -103,19 +102,55 @@ def test_parts_of_a_batch_have_the_loss_and_gradient_of_the_whole() -> None:
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
 
 
-def test_accumulated_batches_equal_one_large_batch() -> None:
-    """With dropout off, which differs from batch to batch."""
-    path = Path("data/base/config.json")
-    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    path.write_text(json.dumps(json.loads(path.read_text()) | off))
-    large = fit(batch_size=16, accumulate=1, epochs=1)[1].weights
-    small = fit(batch_size=8, accumulate=2, epochs=1)[1].weights
-    for name, weight in large.items():
-        torch.testing.assert_close(small[name], weight, atol=1e-5, rtol=1e-3)
+def test_accumulated_batches_equal_one_large_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last step of an epoch has fewer batches and the last batch fewer rows.
+
+    With dropout off, which differs from batch to batch, and by gradients: AdamW makes a step of
+    the learning rate's size out of a gradient that is rounding error alone."""
+    found: list[list[torch.Tensor]] = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def note(weights: Any, norm: float) -> Any:
+        found[-1].append(torch.cat([w.grad.flatten() for w in weights]))
+        return clip(weights, norm)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", note)
+    for size, accumulate in ((24, 1), (8, 3)):
+        found.append([])
+        fit(rows=59, batch_size=size, accumulate=accumulate, epochs=1, dropout=0.0,
+            learning_rate=1e-9)  # fmt: skip
+    assert [len(of) for of in found] == [3, 3]
+    for large, small in zip(*found, strict=True):
+        torch.testing.assert_close(small, large, atol=1e-6, rtol=1e-4)
+
+
+def test_batches_by_tokens_keep_the_budget() -> None:
+    """As many in every epoch, none empty or over the budget, and each row once."""
+    draw = np.random.default_rng(0)
+    for most in (26, 60, 10_000):
+        lengths = draw.integers(1, 14, 200)
+        sampler = Shuffled(lengths, 1, seed=0, tokens=most)
+        by_length = ByLength(lengths, 1, tokens=most)
+        for batches in ([*sampler], [*by_length]):
+            assert len(batches) == len(sampler) == len(by_length)
+            assert sorted(np.concatenate(batches)) == list(range(200))
+            assert all(0 < lengths[rows].sum() <= most for rows in batches)
+    assert len(sampler) == 1
+    even = Shuffled(np.full(30, 5), 1, seed=0, tokens=24)
+    assert {len(rows) for rows in even} == {4, 3} and len(even) == 8
+    long_last = Shuffled(np.array([1, 1, 1, 13]), 1, seed=0, tokens=26)
+    assert [len(long_last), len([*long_last])] == [2, 2]
+
+
+def test_training_by_tokens_says_what_is_too_little() -> None:
+    module, best = fit(epochs=1, batch_tokens=100)
+    assert best.curve[0]["step"] == module.how.steps > 1
+    with pytest.raises(UserError, match=r"batch_tokens: the longest row has 12 tokens, got 20; wr"):
+        fit(epochs=1, batch_tokens=20)
 
 
 def test_every_row_once_an_epoch_in_an_order_of_its_own() -> None:
-    sampler = Shuffled(rows=10, batch_size=4, seed=0)
+    sampler = Shuffled(np.full(10, 3), batch_size=4, seed=0)
     first = [batch.tolist() for batch in sampler]
     assert [len(batch) for batch in first] == [4, 4, 2] and len(sampler) == 3
     assert sorted(row for batch in first for row in batch) == list(range(10))
@@ -143,7 +178,7 @@ def test_learning_rate_rises_and_decays() -> None:
     assert rates("linear") == [0.3333, 0.6667, 1.0, 0.75, 0.5, 0.25, 0.0]
     assert rates("cosine") == [0.3333, 0.6667, 1.0, 0.8536, 0.5, 0.1464, 0.0]
     assert rates("constant") == [0.3333, 0.6667, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert steps_per_epoch(rows=10, batch_size=4, accumulate=2) == 2
+    assert steps_per_epoch(batches=3, accumulate=2) == 2
 
 
 def test_no_decay_on_biases_and_norms() -> None:
@@ -200,3 +235,12 @@ def test_dropout_is_on_in_training_and_off_in_validation(monkeypatch: pytest.Mon
 def test_dropout_shapes_the_weights() -> None:
     first, second = fit(dropout=0.0)[1].weights, fit(dropout=0.2)[1].weights
     assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("method", ["head_only", "freeze"])
+def test_training_on_what_frozen_layers_made_is_training(method: str) -> None:
+    """With their output kept, and with it computed anew in each step."""
+    kept, computed = (fit(method, keep_frozen=keep, dropout=0.1) for keep in (True, False))
+    assert kept[0].trunk and not computed[0].trunk
+    for name, weight in computed[1].weights.items():
+        torch.testing.assert_close(kept[1].weights[name], weight, atol=1e-4, rtol=1e-3)

@@ -156,30 +156,41 @@ def test_overrides_stand_above_params_yaml() -> None:
 
 @pytest.mark.parametrize("number", range(3))
 def test_draws_are_nested_and_stratified(number: int) -> None:
-    target = pa.chunked_array([pa.array(np.repeat([0, 1, 2], [600, 300, 100]).astype(np.int32))])
+    target = np.repeat([0, 1, 2], [600, 300, 100]).astype(np.int32)
     drawn = [draw(target, rows, number) for rows in (8, 10, 100, 500, None)]
     for smaller, larger in itertools.pairwise(drawn):
         assert set(smaller) < set(larger)
     for rows, indices in zip((10, 100, 500, 1000), drawn[1:], strict=True):
-        counts = np.bincount(target.to_numpy()[indices])
+        counts = np.bincount(target[indices])
         np.testing.assert_array_equal(counts, np.array([6, 3, 1]) * rows // 10)
     assert not np.array_equal(drawn[0], draw(target, 8, number + 1))
 
 
 def test_any_target_can_be_drawn() -> None:
-    for target in (pa.array(np.linspace(0, 1, 50)), pa.array([[1, 2]] * 50)):
-        chosen = draw(pa.chunked_array([target]), 20, 0)
+    for target in (np.linspace(0, 1, 50), np.ones((50, 2), np.int8)):
+        chosen = draw(target, 20, 0)
         assert len(set(chosen)) == 20
-        assert set(draw(pa.chunked_array([target]), 5, 0)) < set(chosen)
+        assert set(draw(target, 5, 0)) < set(chosen)
+
+
+def test_a_row_is_drawn_with_all_its_windows() -> None:
+    params = check.load(projects.ROOT / "params.yaml").sections["trial"]
+    row = [0, 0, 1, 2, 2, 2, 3]
+    table = pa.table({"row": row, "target": [number * 10.0 for number in row]})
+    for number in range(4):
+        some = trial.drawn(params.model_copy(update={"rows": 2, "draw": number}), table)
+        chosen = set(some["row"].to_pylist())
+        assert len(chosen) == 2
+        assert some["row"].to_pylist() == [one for one in row if one in chosen]
 
 
 def test_few_rows_train_as_long_as_they_must() -> None:
     params = check.load(projects.ROOT / "params.yaml")
     section = params.sections["finetune"].model_copy(update={"epochs": 4, "warmup_epochs": 0.4})
     wish = params.sections["trial"].model_copy(update={"min_steps": 50})
-    assert trial.lengthened(section, wish, 32).epochs == 50
-    assert trial.lengthened(section, wish, 32).warmup_epochs == pytest.approx(5.0)
-    assert trial.lengthened(section, wish, 2000).epochs == 4
+    assert trial.lengthened(section, wish, 1).epochs == 50
+    assert trial.lengthened(section, wish, 1).warmup_epochs == pytest.approx(5.0)
+    assert trial.lengthened(section, wish, 63).epochs == 4
 
 
 def test_checkpoints_of_a_trial_are_its_own(

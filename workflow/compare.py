@@ -83,6 +83,7 @@ def pair(now: Results, then: Results) -> dict[str, Any]:
         np.stack(same["scores_then"].to_list()),
         measured["bootstrap"],
         measured["seed"],
+        task.right,
     )
     counts = {"rows": len(same), "now": len(first), "then": len(second)}
     return {**found, **counts, "relabelled": len(joined) - len(same)}
@@ -173,11 +174,12 @@ def _verdict(metric: str, paired: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from _wrapped("", rows + ".")
     test = paired["mcnemar"]
-    yield from _wrapped(
-        "",
-        f"Right now and wrong then: {test['first_only']:,}; wrong now and right then: "
-        f"{test['second_only']:,}; McNemar's exact test: p = {test['p_value']:.2g}.",
-    )
+    if test is not None:
+        yield from _wrapped(
+            "",
+            f"Right now and wrong then: {test['first_only']:,}; wrong now and right then: "
+            f"{test['second_only']:,}; McNemar's exact test: p = {test['p_value']:.2g}.",
+        )
     main = paired["difference"].get(metric)
     if not main or main.get("low") is None:
         return

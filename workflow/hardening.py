@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -182,6 +183,25 @@ def never_run() -> None:
         raise DvcException(f"'{stage.addressing}' is no longer in the cache; run again")
 
     module.cmd_run = refuse
+
+
+def upload_whole() -> None:
+    """Hazard: half a file on an SSH server, left by a kill, counts as there for ever.
+
+    sshfs writes to the final name. Here it is written beside, and renamed.
+    """
+    try:
+        from sshfs import SSHFileSystem
+    except ImportError:  # no such remote can be in use
+        return
+    put_file = SSHFileSystem._put_file
+
+    async def put_whole(self: Any, lpath: str, rpath: str, **kwargs: Any) -> None:
+        partial = f"{rpath}.{secrets.token_hex(8)}.partial"
+        await put_file(self, lpath, partial, **kwargs)
+        await self._mv(partial, rpath)
+
+    SSHFileSystem._put_file = put_whole
 
 
 def seen_by_other_nodes() -> bool:

@@ -36,6 +36,7 @@ ENGINES = {
     "snakemake": ["snakemake", "--config", f"pipeline={PLAN}"],
 }
 GIVEN = {"finetune.seed", "finetune.threads"}  # no parameter of params.yaml shapes these
+UNUSED = {"stages/leaderboard.py", "stages/statistics.py"}  # by the stage that picks the best
 HEAD = """\
 # The search of params.yaml: sweep, made by `python -m workflow sweep`; do not edit, commit it with
 # the results. `dvc repro workflow/sweep/dvc.yaml` runs what of it has not run yet.

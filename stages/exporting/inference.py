@@ -1,7 +1,8 @@
 """An exported folder in use: texts to logits by plain transformers, nothing else of the project.
 
-The folder says all that is needed: `finetuning_task` and `id2label` in config.json,
-`model_max_length` in tokenizer_config.json.
+The folder says all that is needed: `id2label`, `finetuning_task`, `finetuning_texts` (the roles of
+text that it reads), `finetuning_learnt` (see stages/tasks/base.py) and `finetuning_stride` (tokens
+that windows of a long text share) in config.json, `model_max_length` in tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -19,25 +20,33 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
-NEEDED = {CONFIG: "finetuning_task", TOKENIZER: "model_max_length"}
+NEEDED = {
+    CONFIG: ("finetuning_task", "finetuning_texts", "finetuning_learnt", "finetuning_stride"),
+    TOKENIZER: ("model_max_length",),
+}
 
 
 @dataclass(frozen=True)
 class Exported:
     """A loaded model; `labels` in the order of its outputs."""
 
+    folder: Path
     task: str
+    texts: list[str]
     labels: list[str]
+    learnt: dict[str, list[float]]
     max_length: int
+    stride: int
     model: Any
     tokenizer: Any
     device: str
 
-    def logits(self, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[bool]]:
-        """Logits [n, k] in float32, and whether each text was cut to `max_length` tokens.
+    def logits(self, texts: Sequence[Sequence[str]]) -> tuple[list[np.ndarray], list[bool]]:
+        """Logits of each text in float32, [k] or of a head on tokens [tokens, k]; and whether each
+        text was cut to `max_length` tokens.
 
         Args:
-            texts: normalised, [n] of one string for each of the task's roles of text.
+            texts: normalised, [n] of one string for each of the roles `self.texts`.
         """
         import torch
 
@@ -49,13 +58,22 @@ class Exported:
             padding=True,
             return_tensors="pt",
         )
+        wanted = ["input_ids", "attention_mask"]
+        if getattr(self.model.config, "type_vocab_size", 0) > 1 and "token_type_ids" in encoded:
+            wanted.append("token_type_ids")
         with torch.inference_mode():
-            found = self.model(
-                input_ids=encoded["input_ids"].to(self.device),
-                attention_mask=encoded["attention_mask"].to(self.device),
-            )
-        cut = [bool(encoding.overflowing) for encoding in encoded.encodings]
-        return found.logits.float().cpu().numpy(), cut
+            found = self.model(**{name: encoded[name].to(self.device) for name in wanted})
+        logits = (
+            found.logits
+            if "logits" in found
+            else torch.stack([found.start_logits, found.end_logits], dim=-1)
+        )
+        values = logits.float().cpu().numpy()
+        mask = encoded["attention_mask"].bool().numpy()
+        rows = (
+            [*values] if values.ndim == 2 else [of[m] for of, m in zip(values, mask, strict=True)]
+        )
+        return rows, [bool(encoding.overflowing) for encoding in encoded.encodings]
 
 
 def load(folder: str | Path) -> Exported:
@@ -85,9 +103,13 @@ def load(folder: str | Path) -> Exported:
         ) from error
     names = config["id2label"]
     return Exported(
+        folder=place,
         task=config["finetuning_task"],
+        texts=config["finetuning_texts"],
         labels=[names[str(number)] for number in range(len(names))],
+        learnt=config["finetuning_learnt"],
         max_length=contents[TOKENIZER]["model_max_length"],
+        stride=config["finetuning_stride"],
         model=model.to(device).eval(),
         tokenizer=tokenizer,
         device=device,
@@ -102,17 +124,18 @@ def _contents(place: Path) -> dict[str, Any]:
             "folder with --model"
         )
     contents, found = {}, []
-    for name, key in NEEDED.items():
+    for name, keys in NEEDED.items():
         try:
             contents[name] = json.loads((place / name).read_bytes())
         except (OSError, ValueError):
             found.append(f"{place / name}: missing or no JSON; run `dvc repro` to make it anew")
             continue
-        if not isinstance(contents[name], dict) or key not in contents[name]:
-            found.append(
-                f"{place / name}: {key}: missing; take a folder that `python -m stages export` "
-                "wrote"
-            )
+        known = contents[name] if isinstance(contents[name], dict) else {}
+        found += [
+            f"{place / name}: {key}: missing; take a folder that `python -m stages export` wrote"
+            for key in keys
+            if key not in known
+        ]
     if found:
         raise UserError(*found)
     return contents

@@ -27,11 +27,12 @@ kernels, devices, LoRA merged or beside) differ by 1e-5 on the default run; weig
 1e-2, a wrong weight by more. No probability moves by more than half of the tolerance."""
 
 
-def check(folder: Path, rows: pd.DataFrame, roles: tuple[str, ...]) -> dict[str, float]:
+def check(folder: Path, rows: pd.DataFrame, roles: list[str]) -> dict[str, float]:
     """Compare on `ROWS` rows of all lengths; how many they were and the largest difference.
 
     Args:
-        rows: results/predictions.parquet: `id`, `logits` and the texts' `roles`.
+        rows: results/predictions.parquet: `id`, `logits` (of a row's first example, flat) and
+            the texts' `roles`.
 
     Raises:
         UserError: a logit differs by more than `TOLERANCE`, or the folder cannot be loaded.
@@ -39,14 +40,17 @@ def check(folder: Path, rows: pd.DataFrame, roles: tuple[str, ...]) -> dict[str,
     import numpy as np
 
     sample = _sample(rows, roles)
-    found = _fresh(folder, sample[list(roles)].to_numpy().tolist())
-    expected = np.stack(sample["logits"].to_list())
-    if found.shape != expected.shape:
+    found = _fresh(folder, sample[roles].to_numpy().tolist())
+    expected = sample["logits"].to_list()
+    sizes = [([len(one) for one in of]) for of in (found, expected)]
+    if sizes[0] != sizes[1]:
         raise UserError(
-            f"{folder}: gives logits of shape {found.shape}, evaluated were {expected.shape}; "
+            f"{folder}: gives {sum(sizes[0])} logits, evaluated were {sum(sizes[1])}; "
             "run `dvc repro`"
         )
-    distance = np.abs(found - expected).max(axis=1)
+    distance = np.array(
+        [np.abs(one - other).max() for one, other in zip(found, expected, strict=True)]
+    )
     distance = np.where(np.isnan(distance), np.inf, distance)
     worst = int(distance.argmax())
     if distance[worst] > TOLERANCE:
@@ -60,7 +64,7 @@ def check(folder: Path, rows: pd.DataFrame, roles: tuple[str, ...]) -> dict[str,
     return {"parity_rows": len(sample), "largest_difference": float(distance[worst])}
 
 
-def _sample(rows: pd.DataFrame, roles: tuple[str, ...]) -> pd.DataFrame:
+def _sample(rows: pd.DataFrame, roles: list[str]) -> pd.DataFrame:
     """Rows evenly spaced by length, the shortest and the longest among them."""
     import numpy as np
 
@@ -70,7 +74,8 @@ def _sample(rows: pd.DataFrame, roles: tuple[str, ...]) -> pd.DataFrame:
     return rows.iloc[order[chosen]]
 
 
-def _fresh(folder: Path, texts: list[list[str]]) -> np.ndarray:
+def _fresh(folder: Path, texts: list[list[str]]) -> list[np.ndarray]:
+    """Logits of each text, flat."""
     import numpy as np
 
     done = subprocess.run(
@@ -83,7 +88,7 @@ def _fresh(folder: Path, texts: list[list[str]]) -> np.ndarray:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{folder}: cannot be used as exported: {lines[-1]}")
-    return np.array(json.loads(done.stdout), dtype=np.float32)
+    return [np.array(one, dtype=np.float32) for one in json.loads(done.stdout)]
 
 
 def main(folder: str) -> int:
@@ -96,7 +101,7 @@ def main(folder: str) -> int:
     texts = json.load(sys.stdin)
     logits: list[list[float]] = []
     for start in range(0, len(texts), BATCH):
-        logits += model.logits(texts[start : start + BATCH])[0].tolist()
+        logits += [of.ravel().tolist() for of in model.logits(texts[start : start + BATCH])[0]]
     json.dump(logits, sys.stdout)
     return 0
 

@@ -19,3 +19,11 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     return " ".join(text.split())
+
+
+def normalised(values: list[str]) -> list[str]:
+    """Each of many texts; where they are few different ones, each of these once."""
+    if len(set(values)) > len(values) // 10:
+        return [normalise(value) for value in values]
+    known = {value: normalise(value) for value in set(values)}
+    return [known[value] for value in values]

@@ -13,7 +13,6 @@ from stages.preparing.splitting import SPLITS
 if TYPE_CHECKING:
     import pandas as pd
 
-MANY_LABELS = 100  # more than this, and in most rows another: a column of texts, not of labels
 EXAMPLES = 5
 REGIMES: tuple[tuple[float, str, str], ...] = (  # training rows up to which it holds, name, advice
     (
@@ -43,28 +42,13 @@ REGIMES: tuple[tuple[float, str, str], ...] = (  # training rows up to which it 
 )
 
 
-def check_labels(rows: pd.DataFrame, labels: list[str], target: str, column: str) -> None:
-    """Refuse a target column that cannot be one of labels, before anything is made of it.
-
-    Raises:
-        UserError: more than half of the rows have a label of their own.
-    """
-    distinct = int(rows[target].nunique()) if labels else 0
-    if distinct > MANY_LABELS and 2 * distinct > len(rows):
-        raise UserError(
-            f"column {column!r} has {distinct} different values in {len(rows)} rows, such as "
-            f"{rows[target].iloc[0][:60]!r}; name the column that holds the labels in the task's "
-            "`data`"
-        )
-
-
 def check_enough(
-    kept: pd.DataFrame, rejected: pd.DataFrame, labels: list[str], target: str, path: str
+    kept: pd.DataFrame, rejected: pd.DataFrame, labels: list[str], task: Any, path: str
 ) -> None:
     """Refuse what nothing can be learnt from or measured on.
 
     Raises:
-        UserError: most rows rejected; an empty split; one label only; a label never trained on.
+        UserError: most rows rejected; an empty split; what the task says of the training rows.
     """
     read = len(kept) + len(rejected)
     if 2 * len(rejected) > read:
@@ -78,15 +62,9 @@ def check_enough(
                 f"{path}: the {split} split is empty (rows: {counts}); add rows, or change "
                 "prepare.validation, prepare.test or prepare.seed"
             )
-    if len(labels) == 1:
-        problems.append(f"{path}: one label only, {labels[0]!r}; add rows of at least another one")
-    elif "train" in sizes:
-        trained = set(kept.loc[kept["split"] == "train", target].unique())
-        problems += [
-            f"{path}: label {label!r} has no training row; add rows of it, or remove it"
-            for label in labels
-            if label not in trained
-        ]
+    train = kept[kept["split"] == "train"]
+    if len(train):
+        problems += [f"{path}: {problem}" for problem in task.problems(train, labels)]
     if problems:
         raise UserError(*problems)
 
@@ -95,16 +73,14 @@ def profile(
     kept: pd.DataFrame,
     rejected: pd.DataFrame,
     labels: list[str],
-    texts: tuple[str, ...],
-    target: str,
+    texts: list[str],
+    task: Any,
 ) -> dict[str, Any]:
     """Counts of rows, reasons, splits and labels; lengths in characters; the regime."""
     splits = {}
     for split in SPLITS:
-        targets = kept.loc[kept["split"] == split, target]
-        found = targets.value_counts()
-        balance = {label: int(found.get(label, 0)) for label in labels}
-        splits[split] = {"rows": len(targets), "labels": balance}
+        part = kept[kept["split"] == split]
+        splits[split] = {"rows": len(part), "labels": task.balance(part, labels)}
     lengths = np.sum([kept[role].str.len().to_numpy() for role in texts], axis=0)
     at = {"min": 0, "median": 0.5, "p95": 0.95, "max": 1}
     counts = short(rejected["reason"]).value_counts()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from stages.errors import UserError, did_you_mean
-from stages.preparing import delimited, encodings, hub
+from stages.preparing import conll, delimited, encodings, hub
 from stages.preparing.columnar import as_text, hub_records, parquet_records
 from stages.preparing.delimited import Format, Record
 
@@ -22,6 +22,8 @@ KINDS = {
     ".ndjson": "json",
     ".json": "json",
     ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conllu",
 }
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {name: name for name in SPLITS} | dict.fromkeys(("dev", "valid", "val"), "validation")
@@ -98,8 +100,17 @@ def sources(path: str) -> list[Source]:
     return [Source(path, None)]
 
 
-def read(source: Source, columns: Sequence[str], form: Format, notes: list[str]) -> Iterator[Batch]:
+def read(
+    source: Source,
+    columns: Sequence[str],
+    form: Format,
+    notes: list[str],
+    nested: Collection[str] = (),
+) -> Iterator[Batch]:
     """All rows of one file, `BATCH` at a time; guesses about the file are added to `notes`.
+
+    Args:
+        nested: columns whose lists and objects are read, as their JSON in ASCII.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has no rows.
@@ -107,7 +118,7 @@ def read(source: Source, columns: Sequence[str], form: Format, notes: list[str])
     file = source.file
     total = 0
     try:
-        rows = _records(source, list(columns), form, notes)
+        rows = _records(source, list(columns), form, notes, nested)
         while part := list(islice(rows, BATCH)):
             total += len(part)
             yield _batch(part, list(columns))
@@ -166,7 +177,7 @@ def _split_files(folder: Path) -> list[Source]:
 
 
 def _records(
-    source: Source, columns: list[str], form: Format, notes: list[str]
+    source: Source, columns: list[str], form: Format, notes: list[str], nested: Collection[str]
 ) -> Iterator[Record]:
     file = source.file
     kind = "hub" if source.hub_split else KINDS.get(Path(file).suffix.lower())
@@ -185,15 +196,17 @@ def _records(
     if form.header and kind != "delimited":
         raise UserError("params.yaml: prepare.header: is for CSV and TSV alone; write null")
     if kind == "parquet":
-        yield from parquet_records(file, columns)
+        yield from parquet_records(file, columns, nested)
         return
     if source.hub_split:
-        yield from hub_records(file, source.hub_split, columns)
+        yield from hub_records(file, source.hub_split, columns, nested)
         return
     encoding = encodings.codec(file, form.encoding, notes)
     with open(file, encoding=encoding, errors="surrogateescape", newline="") as lines:
         if kind == "json":
-            yield from _json_records(lines, file, columns)
+            yield from _json_records(lines, file, columns, nested)
+        elif kind in ("conll", "conllu"):
+            yield from conll.records(lines, file, columns, kind == "conllu")
         else:
             yield from delimited.records(lines, file, columns, form, notes)
 
@@ -221,7 +234,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _json_records(lines: Iterator[str], file: str, columns: list[str]) -> Iterator[Record]:
+def _json_records(
+    lines: Iterator[str], file: str, columns: list[str], nested: Collection[str]
+) -> Iterator[Record]:
     keys: set[str] = set()
     empty = True
     for number, raw in enumerate(lines, 1):
@@ -243,7 +258,7 @@ def _json_records(lines: Iterator[str], file: str, columns: list[str]) -> Iterat
             yield number, "not JSON: no object in braces"
             continue
         keys.update(record)
-        values = [as_text(record.get(column, "")) for column in columns]
+        values = [as_text(record.get(column, ""), column in nested) for column in columns]
         wrong = [column for column, value in zip(columns, values, strict=True) if value is None]
         yield number, f"not a text: column {wrong[0]!r} holds a list or object" if wrong else values
     missing = [column for column in columns if column not in keys]

@@ -1,8 +1,8 @@
 """Raw rows as frames: normalised, hashed, with the reasons that a row alone can give.
 
 Columns: `file`, `line`, `split` (the given one, or ""), `reason` (why the row is rejected, or ""),
-`group` (or ""), the task's roles, the columns kept, `key` (hash of the texts), `draw` (hash for the
-draw of a split).
+`group` (or ""), the roles that the task reads, the columns kept, `key` (hash of the texts), `draw`
+(hash for the draw of a split).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.preparing.normalising import normalise
+from stages.common.texts import present
+from stages.preparing.normalising import normalised
 from stages.preparing.reading import SPLIT_NAMES, Batch, Source
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ OWN = ("id", "file", "line", "reason", "split", "group", "key", "draw")
 
 @dataclass(frozen=True)
 class Mapping:
-    """Which raw column becomes what; `roles` from role to column, `texts` the roles of text."""
+    """Which raw column becomes what; `task` is the task's module, `data` its section."""
 
-    roles: dict[str, str]
-    texts: Sequence[str]
+    task: Any
+    data: Any
     keep: Sequence[str]
     split: str | None
     group: str | None
@@ -38,7 +40,32 @@ class Mapping:
     def columns(self) -> list[str]:
         """The raw columns needed, each once."""
         extra = [name for name in (self.split, self.group) if name]
-        return list(dict.fromkeys([*self.roles.values(), *self.keep, *extra]))
+        of_roles = self.task.columns(self.data).values()
+        return list(dict.fromkeys([*of_roles, *self.keep, *extra]))
+
+    def nested(self) -> set[str]:
+        """Those of them whose values may be lists or objects."""
+        return {
+            name for role, name in self.task.columns(self.data).items() if role in self.task.NESTED
+        }
+
+    @cached_property
+    def roles(self) -> list[str]:
+        """What the task reads of the raw columns: columns of prepared rows."""
+        return list(self.read({})[0])
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """Those of the roles that hold text."""
+        return present(self.task.TEXTS, self.roles)
+
+    def read(self, columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[int, str]]:
+        """Values by role, and by index why a row cannot be used; see `Task.read`."""
+        of_roles = self.task.columns(self.data)
+        raw = {role: columns.get(name, []) for role, name in of_roles.items()}
+        found: tuple[dict[str, list[str]], dict[int, str]]
+        found = self.task.read(raw, self.data, normalised)
+        return found
 
 
 def frame(batch: Batch, source: Source, mapping: Mapping) -> pd.DataFrame:
@@ -46,17 +73,19 @@ def frame(batch: Batch, source: Source, mapping: Mapping) -> pd.DataFrame:
     import pandas as pd
 
     count = len(batch.lines)
-    roles = {role: _normalised(batch.columns[name]) for role, name in mapping.roles.items()}
-    groups = _normalised(batch.columns[mapping.group]) if mapping.group else [""] * count
+    roles, unusable = mapping.read(batch.columns)
+    groups = normalised(batch.columns[mapping.group]) if mapping.group else [""] * count
     splits, reasons = [source.split or ""] * count, [""] * count
     if mapping.split:
-        given = [name.lower() for name in _normalised(batch.columns[mapping.split])]
+        given = [name.lower() for name in normalised(batch.columns[mapping.split])]
         splits = [SPLIT_NAMES.get(name, "") for name in given]
         for i in _empty(splits):
             reasons[i] = f"unknown split {given[i]!r}; write train, validation or test"
     for role in mapping.texts:
         for i in _empty(roles[role]):
             reasons[i] = f"no {role}"
+    for i, reason in unusable.items():
+        reasons[i] = reason
     for i, reason in batch.reasons.items():
         reasons[i] = reason
     contents = ["\0".join(texts) for texts in zip(*(roles[r] for r in mapping.texts), strict=True)]
@@ -74,13 +103,6 @@ def hashes(texts: Iterable[str], prefix: str = "") -> np.ndarray:
     blake2b, start = hashlib.blake2b, prefix.encode()
     digests = b"".join([blake2b(start + text.encode(), digest_size=8).digest() for text in texts])
     return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
-
-
-def _normalised(values: list[str]) -> list[str]:
-    if len(set(values)) > len(values) // 10:
-        return [normalise(value) for value in values]
-    known = {value: normalise(value) for value in set(values)}
-    return [known[value] for value in values]
 
 
 def _empty(values: list[str]) -> list[int]:

@@ -125,11 +125,14 @@ class Reliability:
 
 
 def reliability(content: dict[str, Any]) -> Reliability:
-    """A curve of details.json; both axes have the same scale, up to 1."""
+    """A curve of details.json; both axes have the same scale, of shares up to 1."""
     points = content["points"]
     ends = [[one["y"].get(key) for key in ("value", "low", "high")] for one in points]
     known = [value for of in ends for value in of if value is not None]
-    scale = ticks(min([one["x"] for one in points] + known), 1.0)
+    ends_of_x = [one["x"] for one in points]
+    top = max(ends_of_x + known)
+    shares = top <= 1.0 and min(ends_of_x + known) >= 0.0
+    scale = ticks(min(ends_of_x + known), 1.0 if shares else top)
     most = max(one["rows"] for one in points)
 
     def along(value: float) -> float:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from stages.common.texts import present
 from stages.reporting import figures, matrices, text
 from stages.reporting.verdict import compare, estimates, headline
 
@@ -74,7 +77,7 @@ def render(title: str, task: Any, inputs: Inputs, own: Mapping[str, Any]) -> str
             if content.get("points")
         ],
         "slices": _slices(inputs),
-        "mistakes": _mistakes(inputs.predictions),
+        "mistakes": _mistakes(task, inputs),
         "base": inputs.base,
         "metrics": inputs.metrics,
         "details": inputs.training,
@@ -206,33 +209,35 @@ def _cell(value: Any) -> str:
     return text.interval(value) if isinstance(value, Mapping) else text.number(value)
 
 
-def _mistakes(predictions: pd.DataFrame) -> dict[str, Any] | None:
-    """The wrong predictions of highest confidence (the highest score), or None where the
-    task predicts no single label."""
-    if not {"text", "label", "predicted", "scores"} <= set(predictions.columns):
-        return None
-    wrong = predictions[predictions["label"] != predictions["predicted"]]
-    lines: Iterable[Any] = wrong["line"] if "line" in wrong else [None] * len(wrong)
-    found = [
-        (max(map(float, scores), default=0.0), line, words, label, predicted)
-        for scores, line, words, label, predicted in zip(
-            wrong["scores"], lines, wrong["text"], wrong["label"], wrong["predicted"], strict=True
+def _mistakes(task: Any, inputs: Inputs) -> dict[str, Any]:
+    """The wrong predictions that are the worst by the task's measure; of all rows where none is
+    right or wrong."""
+    rows = inputs.predictions
+    target = task.targets(rows, inputs.labels)
+    scores = np.stack(list(rows["scores"]))
+    right = task.right(target, scores)
+    measure, severity = task.severity(target, scores)
+    wrong = np.arange(len(rows)) if right is None else np.flatnonzero(~right)
+    # Stable: ties stay in the order of the file.
+    order = wrong[np.argsort(-severity[wrong], kind="stable")][:MISTAKES]
+    texts = present(task.TEXTS, rows.columns)
+    worst = []
+    for index, row in zip(order, rows.iloc[order].to_dict("records"), strict=True):
+        words = "\n".join(str(row[role]) for role in texts)
+        line = row.get("line")
+        worst.append(
+            {
+                "severity": float(severity[index]),
+                "line": None if line is None or math.isnan(line) else int(line),
+                "text": text.clip(words, MISTAKE_CHARACTERS),
+                "characters": len(words),
+                "clipped": len(words) > MISTAKE_CHARACTERS,
+                "label": text.clip(str(row[task.TARGET]), MISTAKE_CHARACTERS),
+                "predicted": text.clip(str(row["predicted"]), MISTAKE_CHARACTERS),
+            }
         )
-    ]
-    found.sort(key=lambda one: -one[0])  # stable: ties stay in the order of the file
-    worst = [
-        {
-            "confidence": confidence,
-            "line": None if line is None or math.isnan(line) else int(line),
-            "text": text.clip(str(words), MISTAKE_CHARACTERS),
-            "characters": len(str(words)),
-            "clipped": len(str(words)) > MISTAKE_CHARACTERS,
-            "label": str(label),
-            "predicted": str(predicted),
-        }
-        for confidence, line, words, label, predicted in found[:MISTAKES]
-    ]
-    return {"worst": worst, "count": len(found), "rows": len(predictions)}
+    count = None if right is None else len(wrong)
+    return {"worst": worst, "count": count, "rows": len(rows), "measure": measure}
 
 
 def _sources(inputs: Inputs, own: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:

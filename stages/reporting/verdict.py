@@ -116,6 +116,7 @@ def compare(
         np.stack(list(scores.loc[predictions["id"]])),
         metrics["bootstrap"],
         metrics["seed"],
+        task.right,
     )
 
 
@@ -178,10 +179,15 @@ def _judge(
     }[outcome]
     level = f"{100 * metrics['confidence']:g}%"
     test = comparison["mcnemar"]
-    return outcome, (
+    difference_is = (
         f"{compared}. On the same rows the difference is {text.signed(value)}, its {level} "
-        f"interval {text.signed(low)} to {text.signed(high)} (paired bootstrap), {meaning}. "
-        f"Rows that the fine-tuned model alone predicts rightly: {text.count(test['first_only'])}; "
-        f"the baseline alone: {text.count(test['second_only'])} (McNemar's exact test: "
+        f"interval {text.signed(low)} to {text.signed(high)} (paired bootstrap), {meaning}."
+    )
+    if test is None:
+        return outcome, difference_is
+    return outcome, (
+        f"{difference_is} Rows that the fine-tuned model alone predicts rightly: "
+        f"{text.count(test['first_only'])}; the baseline alone: "
+        f"{text.count(test['second_only'])} (McNemar's exact test: "
         f"{text.p_value(test['p_value'])})."
     )

@@ -1,4 +1,4 @@
-"""Single-label classification of one text: linear head, softmax, cross-entropy."""
+"""Single-label classification of a text or a pair: linear head, softmax, cross-entropy."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
+from stages.common import texts
 from stages.errors import did_you_mean
 from stages.params import Section
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
     import torch
     from transformers import PreTrainedModel
 
-    from stages.tasks.base import Intervals, Scores
+    from stages.tasks.base import Intervals, Learnt, Normalised, Predict, Raw
 
-TEXTS = ("text",)
+TEXTS = texts.TEXTS
 TARGET = "label"
+OTHERS = ()
+NESTED = ()
+WINDOWED = False
 MAIN_METRIC = "accuracy"
 LOWER_IS_BETTER = ("log_loss", "ece")
 HUB_TASK = "text-classification"
 
 
-class Data(Section):
-    text: str = Field("text", min_length=1, description="column that holds the text")
+class Data(texts.TextData):
     label: str = Field("label", min_length=1, description="column that holds the label")
     labels: list[str] = Field(
         [],
@@ -40,12 +44,10 @@ class Data(Section):
 
     @field_validator("labels")
     @classmethod
-    def _distinct(cls, labels: list[str]) -> list[str]:
-        if len(set(labels)) < len(labels):
-            raise ValueError("a label is listed twice; write each label once")
+    def _two(cls, labels: list[str]) -> list[str]:
         if len(labels) == 1:
             raise ValueError("one label only; write two or more, or [] to take those in the data")
-        return labels
+        return texts.distinct(labels)
 
 
 class Loss(Section):
@@ -61,17 +63,21 @@ class Params(Section):
 
 
 def columns(data: Data) -> dict[str, str]:
-    return {"text": data.text, "label": data.label}
+    return texts.columns(data) | {"label": data.label}
 
 
-def raw_targets(targets: pd.Series, data: Data) -> pd.Series:
-    if data.first_of is None:
-        return targets
-    first = {value: value.partition(data.first_of)[0].strip() for value in targets.unique()}
-    return targets.map(first)
+def read(
+    raw: Raw, data: Data, normalised: Normalised
+) -> tuple[dict[str, list[str]], dict[int, str]]:
+    found = normalised(raw["label"])
+    if data.first_of is not None:
+        first = {label: label.partition(data.first_of)[0].strip() for label in set(found)}
+        found = [first[label] for label in found]
+    return texts.normalised_texts(raw, normalised) | {"label": found}, {}
 
 
 def labels(rows: pd.DataFrame, data: Data) -> list[str]:
+    texts.refuse_texts_as_labels(rows["label"], data.label)
     return list(data.labels) or sorted(set(rows["label"].unique()) - {""})
 
 
@@ -82,31 +88,49 @@ def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
     return rows["label"].map(reasons)
 
 
+def balance(rows: pd.DataFrame, labels: list[str]) -> dict[str, int]:
+    counts = rows["label"].value_counts()
+    return {label: int(counts.get(label, 0)) for label in labels}
+
+
+def problems(train: pd.DataFrame, labels: list[str]) -> list[str]:
+    if len(labels) == 1:
+        return [f"one label only, {labels[0]!r}; add rows of at least another one"]
+    return texts.untrained(balance(train, labels))
+
+
 def targets(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
     index = {label: number for number, label in enumerate(labels)}
     return rows["label"].map(index).to_numpy(dtype=np.int32)
 
 
 def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[str]]:
-    import torch
-    from transformers import AutoModelForSequenceClassification
+    return texts.sequence_model(base, labels, "single_label_classification")
 
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        base,
-        id2label=dict(enumerate(labels)),
-        label2id={label: number for number, label in enumerate(labels)},
-        dtype=torch.float32,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    return model, sorted(info["missing_keys"])
+
+logits = texts.logits
+settle = texts.settle_nothing
+fold = texts.fold_nothing
+
+
+def learn(target: np.ndarray, labels: list[str], loss: Loss) -> Learnt:
+    """`balanced`: rows / (classes * rows of the class), as in King and Zeng, "Logistic
+    Regression in Rare Events Data", 2001; a class without training rows counts 0."""
+    if loss.class_weights == "none":
+        return {}
+    counts = np.bincount(target, minlength=len(labels))
+    present = counts > 0
+    weight = np.zeros(len(labels))
+    weight[present] = len(target) / (present.sum() * counts[present])
+    return {"class_weight": weight.tolist()}
 
 
 def loss(
-    logits: torch.Tensor, target: torch.Tensor, loss: Loss, weight: torch.Tensor | None
+    logits: torch.Tensor, part: dict[str, torch.Tensor], loss: Loss, learnt: dict[str, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     import torch
 
+    target, weight = part["target"], learnt.get("class_weight")
     total = torch.nn.functional.cross_entropy(
         logits.float(),
         target,
@@ -118,34 +142,30 @@ def loss(
     return total, count.to(total.device)
 
 
-def class_weight(targets: np.ndarray, labels: list[str], loss: Loss) -> np.ndarray | None:
-    """`balanced`: rows / (classes * rows of the class), as in King and Zeng, "Logistic
-    Regression in Rare Events Data", 2001; a class without training rows counts 0."""
-    if loss.class_weights == "none":
-        return None
-    counts = np.bincount(targets, minlength=len(labels))
-    present = counts > 0
-    weight = np.zeros(len(labels), dtype=np.float32)
-    weight[present] = len(targets) / (present.sum() * counts[present])
-    return weight
-
-
-def scores(logits: np.ndarray) -> np.ndarray:
+def scores(
+    logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
+) -> np.ndarray:
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def decide(scores: np.ndarray, labels: list[str]) -> list[str]:
-    return [labels[number] for number in scores.argmax(axis=1)]
+def decide(
+    logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
+) -> list[str]:
+    return [labels[number] for number in logits.argmax(axis=1)]
 
 
-def answers(scores: np.ndarray, labels: list[str]) -> list[dict[str, Any]]:
+def answers(
+    logits: np.ndarray,
+    examples: pa.Table | None,
+    labels: list[str],
+    learnt: Learnt,
+    rows: pd.DataFrame,
+) -> list[dict[str, Any]]:
+    found = scores(logits, examples, labels, learnt).astype(float).tolist()
     return [
-        {
-            "label": label,
-            "probabilities": dict(zip(labels, row.astype(float).tolist(), strict=True)),
-        }
-        for label, row in zip(decide(scores, labels), scores, strict=True)
+        {"label": label, "probabilities": dict(zip(labels, row, strict=True))}
+        for label, row in zip(decide(logits, examples, labels, learnt), found, strict=True)
     ]
 
 
@@ -189,8 +209,21 @@ def evaluation(
     }
 
 
+def right(target: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    return scores.argmax(axis=1) == target
+
+
+def severity(target: np.ndarray, scores: np.ndarray) -> tuple[str, np.ndarray]:
+    return "confidence", scores.max(axis=1)
+
+
 def details(
-    measures: Any, intervals: Intervals, target: np.ndarray, scores: np.ndarray, labels: list[str]
+    measures: Any,
+    intervals: Intervals,
+    target: np.ndarray,
+    scores: np.ndarray,
+    labels: list[str],
+    rows: pd.DataFrame,
 ) -> dict[str, list[dict[str, Any]]]:
     return {
         "tables": [measures.by_label(intervals, target, labels)],
@@ -199,30 +232,25 @@ def details(
     }
 
 
-def baselines(
-    texts: list[str], target: np.ndarray, labels: list[str], baseline: Any
-) -> dict[str, Scores]:
+def baselines(train: pd.DataFrame, labels: list[str], baseline: Any) -> dict[str, Predict]:
     from sklearn.dummy import DummyClassifier
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    tfidf = TfidfVectorizer(
-        ngram_range=(1, baseline.ngrams), min_df=baseline.min_df, sublinear_tf=True
-    )
     logistic = LogisticRegression(C=baseline.inverse_penalty, max_iter=1000)
     models = {
         "majority class": DummyClassifier(strategy="prior"),
-        "TF-IDF + logistic regression": make_pipeline(tfidf, logistic),
+        "TF-IDF + logistic regression": make_pipeline(texts.tfidf(baseline), logistic),
     }
 
-    def fitted(model: Any) -> Scores:
-        model.fit(texts, target)
+    def fitted(model: Any) -> Predict:
+        model.fit(texts.joined(train), targets(train, labels))
 
-        def predict(unseen: list[str]) -> np.ndarray:
-            result = np.zeros((len(unseen), len(labels)))
-            result[:, model.classes_] = model.predict_proba(unseen)  # absent classes stay 0
-            return result
+        def predict(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+            result = np.zeros((len(rows), len(labels)))
+            # Columns of absent classes stay 0.
+            result[:, model.classes_] = model.predict_proba(texts.joined(rows))
+            return [labels[number] for number in result.argmax(axis=1)], result
 
         return predict
 

@@ -2,43 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as kinds
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from stages import artifacts
+
 Batch = list[dict[str, torch.Tensor]]
-"""The parts of a batch; each has target [n] and row [n], the index of each row in its table.
+"""The parts of a batch; each has the index `row` of each of its rows in their table [n], and the
+table's other numbers by column: `target`, [n] or [n, k], and what else the task wants, [n], [n, k],
+or for each token [tokens].
 Padded parts have input_ids and attention_mask [n, length]; a pack, which is the only part, has
-input_ids and position_ids [1, tokens] and lengths [n], rising."""
+input_ids and position_ids [1, tokens] and lengths [n], rising, and where it is kept `trunk` (see
+`stages.training.trunk`), [tokens, hidden] or [n, hidden]. Either has token_type_ids of the
+shape of input_ids where the model tells two texts apart."""
+
+INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
+"""Those keys that are the model's own."""
 
 
 class Rows(Dataset[Batch]):
     """The rows of a tokenized table; an index is the array of the rows of one batch."""
 
     def __init__(
-        self, table: pa.Table, pad_id: int, parts: int, first_position: int | None = None
+        self,
+        table: pa.Table,
+        pad_id: int,
+        parts: int,
+        first_position: int | None = None,
+        typed: bool = False,
     ) -> None:
         """
         Args:
-            table: columns input_ids (list of integers) and target.
+            table: columns input_ids (list of integers), of pairs `first`, and the task's.
             pad_id: token that fills short rows; masked, so its value shapes nothing.
             parts: a batch is padded in at most so many parts of like length. The sum of their
                 losses is the loss of the batch, without most of its padding.
             first_position: of a row, for a model that takes packs; None: batches are padded.
+            typed: the model tells two texts apart by the type of their tokens; see `is_typed`.
         """
+        self.table = table
         column = table["input_ids"].combine_chunks()
         self.tokens = column.values.to_numpy(zero_copy_only=False)
         self.offsets = column.offsets.to_numpy()
         self.lengths = np.diff(self.offsets)
-        self.targets = table["target"].to_numpy()
+        self.columns, self.of_tokens = _numbers(table, self.offsets)
+        self.first = table["first"].to_numpy() if typed and "first" in table.column_names else None
         self.pad_id = pad_id
         self.parts = parts
         self.first_position = first_position
+        self.trunk: np.ndarray | None = None  # what frozen layers make of the tokens or the rows
+        self.trunk_of_rows = False
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -58,7 +78,8 @@ class Rows(Dataset[Batch]):
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-            **self._targets(rows),
+            **self._types(rows, lambda first: np.arange(mask.shape[1]) >= first[:, None]),
+            **self._numbers(rows),
         }
 
     def _pack(self, rows: np.ndarray, first_position: int) -> dict[str, torch.Tensor]:
@@ -69,19 +90,103 @@ class Rows(Dataset[Batch]):
             "input_ids": torch.from_numpy(self._joined(rows).astype(np.int64))[None],
             "position_ids": torch.from_numpy(positions)[None],
             "lengths": torch.from_numpy(lengths),
-            **self._targets(rows),
+            **self._types(
+                rows,
+                lambda first: (np.arange(lengths.sum()) >= np.repeat(starts + first, lengths))[
+                    None
+                ],
+            ),
+            **self._trunk(rows),
+            **self._numbers(rows),
         }
+
+    def _trunk(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        if self.trunk is None:
+            return {}
+        kept = self.trunk[rows if self.trunk_of_rows else self.places(rows)]
+        return {"trunk": torch.from_numpy(kept)}
 
     def _joined(self, rows: np.ndarray) -> np.ndarray:
         return np.concatenate([self.tokens[self.offsets[r] : self.offsets[r + 1]] for r in rows])
 
-    def _targets(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        target = self.targets[rows]
-        kind = np.int64 if target.dtype.kind in "iu" else np.float32
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Where the tokens of rows are among those of all, [tokens]."""
+        return np.concatenate([np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows])
+
+    def _types(
+        self, rows: np.ndarray, is_second: Callable[[np.ndarray], np.ndarray]
+    ) -> dict[str, torch.Tensor]:
+        if self.first is None:
+            return {}
+        return {"token_type_ids": torch.from_numpy(is_second(self.first[rows]).astype(np.int64))}
+
+    def _numbers(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
+        found = {name: values[rows] for name, values in self.columns.items()}
+        for name, values in self.of_tokens.items():
+            parts = [values[self.offsets[r] : self.offsets[r + 1]] for r in rows]
+            found[name] = np.concatenate(parts)
+        found["row"] = rows
         return {
-            "target": torch.from_numpy(target.astype(kind)),
-            "row": torch.from_numpy(rows.astype(np.int64)),
+            name: torch.from_numpy(
+                values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+            )
+            for name, values in found.items()
         }
+
+
+def _numbers(
+    table: pa.Table, offsets: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The columns of numbers that are no tokens: those with one or a few an example, and those
+    with one a token."""
+    columns, of_tokens = {}, {}
+    for name in table.column_names:
+        kind = table[name].type
+        if name in ("input_ids", "first", "row"):
+            continue
+        if kinds.is_integer(kind) or kinds.is_floating(kind) or kinds.is_fixed_size_list(kind):
+            columns[name] = artifacts.numbers(table[name])
+        elif kinds.is_list(kind) or kinds.is_large_list(kind):
+            lists = table[name].combine_chunks()
+            if np.array_equal(lists.offsets.to_numpy(), offsets):
+                of_tokens[name] = lists.values.to_numpy(zero_copy_only=False)
+    return columns, of_tokens
+
+
+def is_typed(config: Any) -> bool:
+    """Does a model of this configuration learn the two texts of a pair apart?"""
+    return getattr(config, "type_vocab_size", 0) > 1
+
+
+def targets(table: pa.Table) -> np.ndarray:
+    """Targets [rows] or [rows, k] of a table of examples: of each row's first example."""
+    values = artifacts.numbers(table["target"])
+    return values[firsts(table)] if "row" in table.column_names else values
+
+
+def firsts(table: pa.Table) -> np.ndarray:
+    """Which examples are the first of their row, [rows]; all where rows have one each."""
+    if "row" not in table.column_names:
+        return np.arange(len(table))
+    row = table["row"].to_numpy()
+    return np.flatnonzero(np.diff(row, prepend=-1))
+
+
+def in_order(table_offsets: np.ndarray, rows: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Logits of rows in any order as the table has them.
+
+    Args:
+        table_offsets: where each row's tokens begin, [n + 1].
+        rows: of the table, each once, [n].
+        logits: [n, k] in the order of `rows`, or [tokens, k] of their tokens.
+    """
+    result = np.empty_like(logits)
+    if len(logits) == len(rows):
+        result[rows] = logits
+        return result
+    places = [np.arange(table_offsets[row], table_offsets[row + 1]) for row in rows]
+    result[np.concatenate(places)] = logits
+    return result
 
 
 def sizes(batch: Batch) -> tuple[int, int]:
@@ -91,15 +196,42 @@ def sizes(batch: Batch) -> tuple[int, int]:
     return tokens, sum(part["input_ids"].numel() for part in batch)
 
 
+def cut_by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
+    """Cut rows into batches of at most `most` tokens, which are as many, and about as many tokens
+    each, however the rows are ordered.
+
+    Args:
+        lengths: tokens of each row [n] in their order, at most `(most + 1) / 2`.
+
+    Returns:
+        The places of each batch's rows in that order; no batch is empty.
+    """
+    ends = np.cumsum(lengths)
+    count = batches_by_tokens(lengths, most)
+    # A batch has the rows that begin in its share of all tokens, so it overshoots that share by
+    # less than one row.
+    cuts = np.searchsorted(ends - lengths, np.arange(1, count) * (ends[-1] / count))
+    places = np.arange(1, count)
+    cuts = np.maximum.accumulate(np.maximum(cuts - places, 0)) + places
+    cuts = np.minimum(cuts, len(lengths) - count + places)
+    return np.array_split(np.arange(len(lengths)), cuts)
+
+
+def batches_by_tokens(lengths: np.ndarray, most: int) -> int:
+    """How many batches `cut_by_tokens` makes; the order of the rows makes no difference."""
+    return int(-(-int(lengths.sum()) // (most - int(lengths.max()) + 1)))
+
+
 @dataclass
 class Shuffled(Sampler[np.ndarray]):
     """Batches in random order, a pure function of (seed, epoch); those before `start`, an
     (epoch, batch), are skipped without being made."""
 
-    rows: int
+    lengths: np.ndarray
     batch_size: int
     seed: int
     start: tuple[int, int] = (0, 0)
+    tokens: int | None = None  # of a batch at most, in the place of batch_size rows
     epoch: int = 0
 
     def __post_init__(self) -> None:
@@ -110,11 +242,18 @@ class Shuffled(Sampler[np.ndarray]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
+        if self.tokens is not None:
+            return batches_by_tokens(self.lengths, self.tokens)
+        return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
-        batches = np.array_split(order, np.arange(self.batch_size, self.rows, self.batch_size))
+        rows = len(self.lengths)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
+        if self.tokens is None:
+            batches = np.array_split(order, np.arange(self.batch_size, rows, self.batch_size))
+        else:
+            cut = cut_by_tokens(self.lengths[order], self.tokens)
+            batches = [order[places] for places in cut]
         return iter(batches[self.start[1] if self.epoch == self.start[0] else 0 :])
 
 
@@ -124,12 +263,18 @@ class ByLength(Sampler[np.ndarray]):
 
     lengths: np.ndarray
     batch_size: int
+    tokens: int | None = None  # of a batch at most, in the place of batch_size rows
 
     def __len__(self) -> int:
+        if self.tokens is not None:
+            return batches_by_tokens(self.lengths, self.tokens)
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.argsort(self.lengths, kind="stable")
+        if self.tokens is not None:
+            cut = cut_by_tokens(self.lengths[order], self.tokens)
+            return iter([order[places] for places in cut])
         return iter(np.array_split(order, np.arange(self.batch_size, len(order), self.batch_size)))
 
 

@@ -30,6 +30,7 @@ class BestEpoch(pl.Callback):
         self.best: tuple[float, float] | None = None
         self.epoch = 0
         self.weights: dict[str, torch.Tensor] = {}
+        self.settled: dict[str, list[float]] = {}  # by the task on the validation split
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, FineTuning)
@@ -46,6 +47,7 @@ class BestEpoch(pl.Callback):
         if self.best is None or score > self.best:
             self.best, self.epoch = score, int(row["epoch"])
             self.weights = weights.trained(module.model)
+            self.settled = module.settled
         if self.stops():
             trainer.should_stop = True
 

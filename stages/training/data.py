@@ -14,24 +14,31 @@ class Splits(pl.LightningDataModule):
 
     def __init__(
         self, train: pa.Table, validation: pa.Table, *, batch_size: int, seed: int,
-        pad_id: int, parts: int, first_position: int | None,
+        pad_id: int, parts: int, first_position: int | None, typed: bool,
+        tokens: int | None = None, pinned: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
             batch_size: rows.
-            pad_id, parts, first_position: see `Rows`.
+            tokens: of a batch at most, in the place of batch_size rows.
+            pinned: batches go to memory that a GPU copies from while it computes.
+            pad_id, parts, first_position, typed: see `Rows`.
         """
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
+        self.tokens, self.pinned = tokens, pinned
         self.start = (0, 0)  # epoch and batch that training begins with
         self.train, self.validation = (
-            Rows(table, pad_id, parts, first_position) for table in (train, validation)
+            Rows(table, pad_id, parts, first_position, typed) for table in (train, validation)
         )
 
+    def order(self) -> Shuffled:
+        """The batches of training rows; as many in each epoch."""
+        return Shuffled(self.train.lengths, self.batch_size, self.seed, self.start, self.tokens)
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        sampler = Shuffled(len(self.train), self.batch_size, self.seed, self.start)
-        return DataLoader(self.train, sampler=sampler, batch_size=None)
+        return DataLoader(self.train, sampler=self.order(), batch_size=None, pin_memory=self.pinned)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        sampler = ByLength(self.validation.lengths, self.batch_size)
-        return DataLoader(self.validation, sampler=sampler, batch_size=None)
+        sampler = ByLength(self.validation.lengths, self.batch_size, self.tokens)
+        return DataLoader(self.validation, sampler=sampler, batch_size=None, pin_memory=self.pinned)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    import pyarrow as pa
 
-
-def draw(target: pa.ChunkedArray, rows: int | None, number: int) -> np.ndarray:
+def draw(target: np.ndarray, rows: int | None, number: int) -> np.ndarray:
     """Indices [rows] of a draw, rising.
 
     All rows get an order that depends on `number` alone, and a draw takes the first of it, so the
@@ -18,20 +13,18 @@ def draw(target: pa.ChunkedArray, rows: int | None, number: int) -> np.ndarray:
     as far as whole rows allow; targets other than class numbers are drawn without regard to them.
 
     Args:
-        target: targets of all rows [n].
+        target: targets of all rows, [n] or [n, k].
         rows: how many, at most n; None: all.
         number: of the draw; each gives other rows.
     """
-    import pyarrow as pa
-
     count = len(target)
     if rows is None or rows == count:
         return np.arange(count)
     generator = np.random.default_rng([number, count])
     shuffled = generator.permutation(count)
-    if not pa.types.is_integer(target.type):
+    if target.ndim > 1 or not np.issubdtype(target.dtype, np.integer):
         return np.sort(shuffled[:rows])
-    _, classes, sizes = np.unique(target.to_numpy(), return_inverse=True, return_counts=True)
+    _, classes, sizes = np.unique(target, return_inverse=True, return_counts=True)
     place = np.empty(count)  # of each shuffled row among those of its class, from 0 to 1
     for label, size in enumerate(sizes):
         place[classes[shuffled] == label] = (np.arange(size) + 0.5) / size

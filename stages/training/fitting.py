@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
 from stages.training.machine import Device, Machine, Precision
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
     import pyarrow as pa
 
+    from stages.training import memory
     from stages.training.callbacks import BestEpoch
     from stages.training.checkpoints import Checkpoints
+    from stages.training.data import Splits
     from stages.training.module import FineTuning
 
 LIBRARIES = ("torch", "lightning", "transformers", "safetensors", "numpy", "pyarrow")
@@ -30,6 +34,7 @@ class Finetune(Section):
     seed: int = Field(ge=0, lt=2**32)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1, description="rows")
+    batch_tokens: int | None = Field(ge=1, description="tokens at most, instead of batch_size")
     accumulate: int = Field(ge=1, description="batches an optimizer step")
     learning_rate: float = Field(gt=0, le=1)
     weight_decay: float = Field(ge=0, le=1)
@@ -37,6 +42,8 @@ class Finetune(Section):
     schedule: Schedule
     clip_norm: float = Field(ge=0, description="0: no clipping")
     dropout: float | None = Field(ge=0, lt=1, description="null: the base's own")
+    gradient_checkpointing: bool = Field(description="compute layers again on the way back")
+    keep_frozen: bool = Field(description="keep the output of frozen layers from epoch to epoch")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
     precision: Precision
@@ -85,26 +92,25 @@ def fit(
     import lightning.pytorch as pl
 
     from stages.training import dropout, loggers, packing, weights
-    from stages.training.batching import pad_id
+    from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
     from stages.training.resuming import Resuming
+    from stages.training.trunk import Trunk
 
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, adapted = weights.build(run, labels, run.method_params, params.dropout)
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
-    first_position = None
+    trunk = Trunk(model)
+    trunk.calm()
     if machine.device == "cpu":
         dropout.replace(model)
-        first_position = packing.prepare(model)
-        if first_position is None:
-            model.set_attn_implementation("eager")  # on CPUs faster than SDPA for short rows
-    how = optimization(params, run, len(train))
-    weight = run.task.class_weight(train["target"].to_numpy(), labels, run.task_params.loss)
-    module = FineTuning(model, run, weight, how, adapted)
+    first_position = packing.prepare(model)
+    if first_position is None and machine.device == "cpu":
+        model.set_attn_implementation("eager")  # faster there than SDPA for short rows
     splits = Splits(
         train,
         validation,
@@ -113,7 +119,14 @@ def fit(
         pad_id=pad_id(model.config),
         parts=PARTS[machine.device],
         first_position=first_position,
+        typed=is_typed(model.config),
+        tokens=params.batch_tokens,
+        pinned=machine.device == "cuda",
     )
+    _check_budget(params, splits)
+    how = optimization(params, run, len(splits.order()))
+    learnt = run.task.learn(targets(train), labels, run.task_params.loss)
+    module = FineTuning(model, run, labels, learnt, how, adapted)
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
@@ -122,6 +135,13 @@ def fit(
         for callback in resuming:
             callback.restore(trainer, module, splits)
         if len(best.curve) < params.epochs and not best.stops():
+            if params.keep_frozen:
+                folder = store.folder if store else None
+                rows = {"train": splits.train, "validation": splits.validation}
+                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+            module.memory = _expect(params, machine, module, splits)
+            if params.gradient_checkpointing:
+                _recompute_layers(model)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
@@ -157,9 +177,63 @@ def _trainer(
     )
 
 
-def optimization(params: Finetune, run: Run, rows: int) -> Optimization:
-    """The plan of steps for so many training rows; the method may bring its learning rate."""
-    per_epoch = steps_per_epoch(rows, params.batch_size, params.accumulate)
+def _expect(
+    params: Finetune, machine: Machine, module: FineTuning, splits: Splits
+) -> memory.Estimate:
+    """Say what memory training takes.
+
+    Raises:
+        UserError: the device has less.
+    """
+    from stages.training import memory
+
+    recomputed = params.gradient_checkpointing
+    found = memory.estimate(
+        module, splits, machine.device, machine.precision, recomputed=recomputed
+    )
+    tokens = params.batch_tokens
+    batch = (params.batch_size, "batch_size") if tokens is None else (tokens, "batch_tokens")
+    free = memory.require(found, *batch, machine.device)
+    print(f"finetune: takes about {found}; {free / memory.GB:.1f} GB are free", file=sys.stderr)
+    return found
+
+
+def _recompute_layers(model: Any) -> None:
+    """
+    Raises:
+        UserError: transformers cannot do so with the base's architecture.
+    """
+    from stages.training import packing
+
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise UserError(
+            "params.yaml: finetune.gradient_checkpointing: transformers' "
+            f"{type(model).__name__} does not support it, got true; write false"
+        )
+    model.activation_checkpointing_enable(
+        {"use_reentrant": False, "context_fn": packing.recomputing}
+    )
+    # Which transformers wants of embeddings for reentrant checkpoints alone; it would send
+    # gradients through frozen layers.
+    model.disable_input_require_grads()
+
+
+def _check_budget(params: Finetune, splits: Splits) -> None:
+    """
+    Raises:
+        UserError: a batch of `batch_tokens` would be too small for the longest row.
+    """
+    longest = max(int(rows.lengths.max()) for rows in (splits.train, splits.validation))
+    if params.batch_tokens is not None and params.batch_tokens < 2 * longest:
+        raise UserError(
+            f"params.yaml: finetune.batch_tokens: the longest row has {longest} tokens, got "
+            f"{params.batch_tokens}; write at least {2 * longest}, or lower tokenize.max_length"
+        )
+
+
+def optimization(params: Finetune, run: Run, batches: int) -> Optimization:
+    """The plan of steps for so many batches an epoch; the method may bring its learning rate."""
+    per_epoch = steps_per_epoch(batches, params.accumulate)
     return Optimization(
         learning_rate=run.method_params.learning_rate or params.learning_rate,
         weight_decay=params.weight_decay,
@@ -199,6 +273,7 @@ def outcome(
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,
         "batches": "packed" if module.padded == module.tokens else "padded",
+        "frozen_layers": "kept" if module.trunk else "computed",
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),

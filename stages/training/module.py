@@ -13,7 +13,8 @@ import torch
 from stages.adaptation import Adapted
 from stages.params import Run
 from stages.training import packing
-from stages.training.batching import Batch, sizes
+from stages.training.batching import Batch, in_order, sizes, targets
+from stages.training.predicting import padded
 from stages.training.schedule import Optimization
 
 
@@ -28,41 +29,47 @@ class FineTuning(pl.LightningModule):
         self,
         model: torch.nn.Module,
         run: Run,
-        weight: np.ndarray | None,
+        labels: list[str],
+        learnt: dict[str, list[float]],
         how: Optimization,
         adapted: Adapted | None = None,
     ) -> None:
         """
         Args:
-            weight: weights of the classes in the loss [k], or None.
+            learnt: what the task learnt of the training targets.
             adapted: what the method says of the model's weights; None: nothing in particular.
         """
         super().__init__()
         self.model = model
         self.run = run
+        self.labels = labels
+        self.learnt = learnt
         self.how = how
         self.adapted = adapted or Adapted(model)
-        self.register_buffer(
-            "weight", None if weight is None else torch.from_numpy(weight), persistent=False
-        )
+        for name, values in learnt.items():
+            self.register_buffer(f"learnt_{name}", torch.tensor(values), persistent=False)
         self.train_loss: list[torch.Tensor] = []
+        self._counts: list[torch.Tensor] = []  # of the batches accumulated so far
         self.tokens = 0
         self.padded = 0
+        self.memory: Any = None  # stages.training.memory.Estimate, once training begins
+        self.trunk = False  # is the output of frozen layers kept?
         self.resumed = 0  # tokens of those that an earlier process trained on
-        self._validation: list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float]] = []
+        self._validation: list[tuple[np.ndarray, np.ndarray, float, float]] = []
         self.validation: dict[str, float] = {}
+        self.settled: dict[str, list[float]] = {}
 
     def logits(self, part: dict[str, torch.Tensor]) -> torch.Tensor:
-        if "lengths" in part:
-            return packing.logits(self.model, part)
-        out = self.model(input_ids=part["input_ids"], attention_mask=part["attention_mask"])
-        return out.logits
+        """[n, k], or [tokens, k] of a head on tokens."""
+        compute = packing.logits if "lengths" in part else padded
+        return compute(self.model, part, self.run.task.logits)
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Sum of the loss, what to divide it by, and the logits of each part."""
         logits = [self.logits(part) for part in batch]
+        learnt = {name: getattr(self, f"learnt_{name}") for name in self.learnt}
         pairs = [
-            self.run.task.loss(z, part["target"], self.run.task_params.loss, self.weight)
+            self.run.task.loss(z, part, self.run.task_params.loss, learnt)
             for z, part in zip(logits, batch, strict=True)
         ]
         totals, counts = zip(*pairs, strict=True)
@@ -82,11 +89,25 @@ class FineTuning(pl.LightningModule):
             total, count, _ = self.losses(batch)
         loss = total / count
         self.train_loss.append(loss.detach())
+        if self.trainer.accumulate_grad_batches > 1:
+            self._counts.append(count)
+            loss = total  # to be divided once the count of all batches of the step is known
         tokens, computed = sizes(batch)
         self.tokens += tokens
         self.padded += computed
         self.log("train_loss", loss.detach())
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make of the gradients of accumulated sums that of the mean over all of the step's
+        batches, as one large batch would have it."""
+        if not self._counts:
+            return
+        # Lightning has divided each sum by the number of batches, also in a last step of fewer.
+        scale = self.trainer.accumulate_grad_batches / torch.stack(self._counts).sum()
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        self._counts = []
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:
@@ -111,16 +132,20 @@ class FineTuning(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         total, count, logits = self.losses(batch)
-        target = np.concatenate([part["target"].cpu().numpy() for part in batch])
         values = np.concatenate([z.float().cpu().numpy() for z in logits])
         rows = np.concatenate([part["row"].cpu().numpy() for part in batch])
-        self._validation.append((rows, target, values, float(total), float(count)))
+        self._validation.append((rows, values, float(total), float(count)))
 
     def on_validation_epoch_end(self) -> None:
-        _, target, logits, totals, counts = zip(*self._validation, strict=True)
-        scores = self.run.task.scores(np.concatenate(logits))
-        once = np.ones((1, len(scores)))
-        metrics = self.run.task.metrics(np.concatenate(target), scores, once)
+        task, data = self.run.task, self.trainer.datamodule.validation  # type: ignore[attr-defined]
+        rows, values, totals, counts = zip(*self._validation, strict=True)
+        logits = in_order(data.offsets, np.concatenate(rows), np.concatenate(values))
+        target = targets(data.table)
+        self.settled = task.settle(
+            target, logits, data.table, self.labels, self.learnt, self.run.task_params.loss
+        )
+        scores = task.scores(logits, data.table, self.labels, self.learnt | self.settled)
+        metrics = task.metrics(target, scores, np.ones((1, len(scores))))
         self.validation = {"loss": sum(totals) / sum(counts)}
         self.validation |= {name: float(value[0]) for name, value in metrics.items()}
         self.log_dict({f"validation_{name}": value for name, value in self.validation.items()})

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from stages.training.batching import ByLength, Rows, pad_id
+from stages.training import packing
+from stages.training.batching import INPUTS, ByLength, Rows, in_order, is_typed, pad_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedModel
 
 
-def predict(model: PreTrainedModel, table: pa.Table, batch_size: int, device: str) -> np.ndarray:
-    """Logits [n, k] in the order of the table's rows, in float32."""
-    rows = Rows(table, pad_id(model.config), parts=1)
+Logits = Callable[[Any], torch.Tensor]
+"""`stages.tasks.base.Task.logits`."""
+
+
+def padded(
+    model: torch.nn.Module, part: dict[str, torch.Tensor], of: Logits = attrgetter("logits")
+) -> torch.Tensor:
+    """Logits of a padded part: [n, k], or [tokens, k] of a head on tokens."""
+    found = of(model(**{name: part[name] for name in INPUTS if name in part}))
+    return found[part["attention_mask"].bool()] if found.ndim == 3 else found
+
+
+def predict(
+    model: PreTrainedModel,
+    table: pa.Table,
+    batch_size: int,
+    device: str,
+    of: Logits = attrgetter("logits"),
+) -> np.ndarray:
+    """Logits [n, k] or [tokens, k] in the order of the table, in float32; of packs, where the
+    model takes them, which it is made ready for here.
+
+    Args:
+        of: those of the model's output; see `stages.tasks.base.Task.logits`.
+    """
+    first_position = packing.prepare(model)
+    typed = is_typed(model.config)
+    rows = Rows(table, pad_id(model.config), 1, first_position, typed)
+    compute = padded if first_position is None else packing.logits
     module: torch.nn.Module = model
     module.to(device)
     found: list[np.ndarray] = []
@@ -24,10 +53,7 @@ def predict(model: PreTrainedModel, table: pa.Table, batch_size: int, device: st
     with torch.inference_mode():
         for indices in ByLength(rows.lengths, batch_size):
             (part,) = rows[indices]
-            ids, mask = part["input_ids"].to(device), part["attention_mask"].to(device)
-            logits = model(input_ids=ids, attention_mask=mask).logits
-            found.append(logits.float().cpu().numpy())
+            on_device = {name: values.to(device) for name, values in part.items()}
+            found.append(compute(model, on_device, of).float().cpu().numpy())
             order.append(part["row"].numpy())
-    result = np.empty((len(rows), found[0].shape[1]), dtype=np.float32)
-    result[np.concatenate(order)] = np.concatenate(found)
-    return result
+    return in_order(rows.offsets, np.concatenate(order), np.concatenate(found))

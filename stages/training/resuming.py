@@ -46,6 +46,7 @@ class Resuming(pl.Callback):
         module.resumed = module.tokens
         self.best.curve, self.best.epoch = state["curve"], state["best_epoch"]
         self.best.best = tuple(state["best"]) if state["best"] else None
+        self.best.settled = state["settled"]
         self.step = state["step"]
         splits.start = (state["epoch"], state["batch"])
         _set_position(trainer, state["epoch"], state["batch"], self.step)
@@ -96,6 +97,7 @@ class Resuming(pl.Callback):
             "curve": self.best.curve,
             "best": self.best.best,
             "best_epoch": self.best.epoch,
+            "settled": self.best.settled,
         }
         cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         self.store.save(trainer.global_step, state, cpu, self.best.weights)

@@ -31,7 +31,6 @@ class Optimization:
         return 1.0 - done if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def steps_per_epoch(rows: int, batch_size: int, accumulate: int) -> int:
-    """Optimizer steps; the last of an epoch may have fewer rows than the others."""
-    batches = -(-rows // batch_size)
+def steps_per_epoch(batches: int, accumulate: int) -> int:
+    """Optimizer steps; the last of an epoch may have fewer batches than the others."""
     return -(-batches // accumulate)

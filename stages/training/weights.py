@@ -6,7 +6,9 @@ hundred kilobytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts import read_json, replacing_folder, write_json
@@ -49,8 +51,14 @@ def restore(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
             weight.copy_(weights[name])
 
 
-def save(weights: dict[str, torch.Tensor], run: Run, labels: list[str], machine: Machine) -> None:
-    """Write models/finetuned/."""
+def save(
+    weights: dict[str, torch.Tensor],
+    run: Run,
+    labels: list[str],
+    machine: Machine,
+    learnt: Mapping[str, list[float]] = MappingProxyType({}),
+) -> None:
+    """Write models/finetuned/; `learnt` is what the task learnt of the targets."""
     from safetensors.torch import save_file
 
     with replacing_folder(FINETUNED) as folder:
@@ -63,18 +71,21 @@ def save(weights: dict[str, torch.Tensor], run: Run, labels: list[str], machine:
                 "method": run.method_name,
                 "method_params": run.method_params.model_dump(mode="json"),
                 "labels": labels,
+                "learnt": dict(learnt),
                 "device_class": machine.device_class(),
             },
         )
 
 
 def description() -> dict[str, Any]:
-    """What models/finetuned/ says of itself: task, method, labels, device class."""
+    """What models/finetuned/ says of itself: task, method, labels, what was learnt of the
+    targets, device class."""
     return read_json(FINETUNED / "finetuned.json")
 
 
 def load(run: Run) -> PreTrainedModel:
-    """The fine-tuned model as a plain transformers model, in evaluation mode.
+    """The fine-tuned model as a plain transformers model, in evaluation mode; what was learnt of
+    the targets is in it, or in its config as `finetuning_learnt`.
 
     Raises:
         UserError: the weights do not fit the base.
@@ -82,14 +93,33 @@ def load(run: Run) -> PreTrainedModel:
     from safetensors.torch import load_file
 
     about = description()
-    model, _ = build(run, about["labels"], run.method.Params(**about["method_params"]))
+    trained = load_file(FINETUNED / "model.safetensors")
+    params = run.method.Params(**about["method_params"])
     try:
-        restore(model, load_file(FINETUNED / "model.safetensors"))
+        return assemble(run, about["labels"], params, trained, about["learnt"])
     except ValueError:
         raise UserError(
             f"{FINETUNED}: its weights do not fit {BASE}; run `dvc repro` to train them anew"
         ) from None
-    return run.method.merge(model).eval()
+
+
+def assemble(
+    run: Run,
+    labels: list[str],
+    method_params: Any,
+    trained: Mapping[str, torch.Tensor],
+    learnt: Mapping[str, list[float]],
+) -> PreTrainedModel:
+    """The base with trained weights in place, as `load` gives it.
+
+    Raises:
+        ValueError: the weights do not fit the base.
+    """
+    model, _ = build(run, labels, method_params)
+    restore(model, dict(trained))
+    plain: PreTrainedModel = run.method.merge(model).eval()
+    plain.config.finetuning_learnt = run.task.fold(plain, dict(learnt))
+    return plain
 
 
 def build(

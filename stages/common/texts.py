@@ -1,0 +1,141 @@
+"""What tasks on one text, or on a pair of texts, have in common: roles, labels, head, TF-IDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from stages.errors import UserError
+from stages.params import Section
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from transformers import PreTrainedModel
+
+    from stages.tasks.base import Learnt, Normalised, Raw
+
+TEXTS = ("text", "text_pair")
+MANY_LABELS = 100  # more than this, and in most rows another: a column of texts, not of labels
+
+
+class TextData(Section):
+    """Which columns hold the texts: the start of a task's section `data`."""
+
+    text: str = Field("text", min_length=1, description="column that holds the text")
+    text_pair: str | None = Field(
+        default=None,
+        min_length=1,
+        description="column of a second text, for pairs; null: single texts",
+    )
+
+
+def columns(data: TextData) -> dict[str, str]:
+    """Role to raw column of the texts."""
+    single = {"text": data.text}
+    return single | {"text_pair": data.text_pair} if data.text_pair else single
+
+
+def present(texts: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Those of a task's roles of text that prepared rows have: `text_pair` is not always there."""
+    known = set(names)
+    return [role for role in texts if role in known]
+
+
+def normalised_texts(raw: Raw, normalised: Normalised) -> dict[str, list[str]]:
+    """The texts of raw rows, normalised, by role."""
+    return {role: normalised(raw[role]) for role in present(TEXTS, raw)}
+
+
+def distinct(labels: list[str]) -> list[str]:
+    """The labels of a section `data`, once none is listed twice.
+
+    Raises:
+        ValueError: one is.
+    """
+    if len(set(labels)) < len(labels):
+        raise ValueError("a label is listed twice; write each label once")
+    return labels
+
+
+def refuse_texts_as_labels(targets: pd.Series, column: str) -> None:
+    """Refuse a target column that cannot be one of labels, before anything is made of it.
+
+    Raises:
+        UserError: more than half of the rows have a label of their own.
+    """
+    count = int(targets.nunique())
+    if count > MANY_LABELS and 2 * count > len(targets):
+        raise UserError(
+            f"column {column!r} has {count} different values in {len(targets)} rows, such as "
+            f"{targets.iloc[0][:60]!r}; name the column that holds the labels in the task's `data`"
+        )
+
+
+def untrained(balance: Mapping[str, int]) -> list[str]:
+    """A line for each label that no training row has.
+
+    Args:
+        balance: training rows of each label.
+    """
+    return [
+        f"label {label!r} has no training row; add rows of it, or remove it"
+        for label, count in balance.items()
+        if not count
+    ]
+
+
+def sequence_model(
+    base: Path, labels: Sequence[str], problem: str
+) -> tuple[PreTrainedModel, list[str]]:
+    """The base with a head on the whole text, and the names of the parameters that are new.
+
+    Args:
+        labels: names of the outputs.
+        problem: transformers' `problem_type`, which its pipeline goes by.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        base,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        problem_type=problem,
+        dtype=torch.float32,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    return model, sorted(info["missing_keys"])
+
+
+def logits(output: Any) -> torch.Tensor:
+    """`Task.logits` where the model's output has one tensor of them."""
+    return output.logits
+
+
+def settle_nothing(*_: Any) -> Learnt:
+    """`Task.settle` where nothing is tuned after training."""
+    return {}
+
+
+def fold_nothing(model: PreTrainedModel, learnt: Learnt) -> Learnt:
+    """`Task.fold` where what was learnt stays beside the weights."""
+    return learnt
+
+
+def joined(rows: pd.DataFrame) -> list[str]:
+    """The texts of each row as one, a line each."""
+    return rows[present(TEXTS, rows.columns)].agg("\n".join, axis=1).tolist()
+
+
+def tfidf(baseline: Any) -> Any:
+    """The vectors of words that baselines of texts rest on; `baseline`: its section."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(
+        ngram_range=(1, baseline.ngrams), min_df=baseline.min_df, sublinear_tf=True
+    )
