@@ -21,7 +21,7 @@ include: "workflow/rules/stages.smk"
 
 
 onstart:
-    plans.start(plan)
+    plans.start(plan, here=workflow.local_exec)
 
 
 onsuccess:

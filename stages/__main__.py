@@ -4,6 +4,7 @@
     python -m stages check          is all of it possible, and what would run?
     python -m stages predict TEXT   answers of the exported model; also --file, standard input
     python -m stages summary        the result, and what the last run did
+    python -m stages explain        why would a stage run again, or why do its bytes differ?
     python -m stages schema         write workflow/schemas/params.schema.json
     python -m stages clean [--all]  remove checkpoints that no run will go on from
     python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
@@ -26,10 +27,13 @@ from pathlib import Path
 from types import FrameType
 
 from stages import check
+from stages.alone import alone
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
-COMMANDS = ("check", "clean", "leaderboard", "predict", "summary", "schema", "sweep", "trial")
+COMMANDS = (
+    *("check", "clean", "explain", "leaderboard", "predict", "summary", "schema", "sweep", "trial"),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,12 +64,13 @@ def _dispatch(name: str, rest: list[str]) -> int:
             raise UserError(
                 f"python -m stages {name}: takes no argument, got {rest[0]!r}; remove it"
             )
-        run_stage(name)
+        with alone(name):
+            run_stage(name)
         return 0
     if name == "trial":
         run_trial(rest)
         return 0
-    if name in {"check", "clean", "leaderboard", "predict", "summary", "sweep"}:
+    if name in {"check", "clean", "explain", "leaderboard", "predict", "summary", "sweep"}:
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":
@@ -100,7 +105,8 @@ def run_trial(arguments: list[str]) -> None:
     sections = params.sections
     job = trial.Job(out, given, sections["finetune"], sections["evaluate"].batch_size)
     name = out.relative_to("results").with_suffix("").as_posix()
-    _run("trial", name, params, lambda: trial.run(sections["trial"], params.run, job))
+    with alone(name):
+        _run("trial", name, params, lambda: trial.run(sections["trial"], params.run, job))
 
 
 def _run(

@@ -41,12 +41,13 @@ class Start:
     """What `Adapted.start` may use.
 
     `rows[numbers]` are the parts of a padded batch: mappings with input_ids and attention_mask
-    [n, length], target [n], and row [n], the number of each row. `rows.targets` [n] are all
-    targets, `rows.tokens` all rows' token ids end to end, `rows.offsets` [n + 1] where each
+    [n, length], token_type_ids where the model tells two texts apart, and row [n], the number of
+    each row. `rows.tokens` are all rows' token ids end to end, `rows.offsets` [n + 1] where each
     begins.
     """
 
     rows: Any
+    targets: np.ndarray  # [n]
     weight: np.ndarray | None  # of the classes in the loss [k]
     seed: int
     device: str
@@ -93,3 +94,39 @@ def depths(model: PreTrainedModel, new: Iterable[str]) -> dict[str, int]:
         else:
             found[name] = len(layers) + 1 if depth or name in new else 0
     return found
+
+
+def prepend(
+    model: PreTrainedModel, length: int, change: Callable[[dict[str, Any], int], None]
+) -> None:
+    """Have the base see `length` positions more before each row, all of them attended to.
+
+    Args:
+        change: is called with the arguments by name of each forward pass of the base, and the
+            number of rows; puts there what stands at those positions.
+
+    Raises:
+        UserError: in a forward pass, when the base has too few positions.
+    """
+    import torch
+
+    config = model.config
+    first = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    limit = getattr(config, "max_position_embeddings", None)
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kwargs = dict(zip(("input_ids", "attention_mask"), args, strict=False)) | kwargs
+        rows, columns = kwargs["input_ids"].shape
+        if limit is not None and first + length + columns > limit:
+            raise UserError(
+                f"params.yaml: tokenize.max_length: the base has {limit - first} positions, of "
+                f"which the method takes {length}, got a row of {columns} tokens; write at most "
+                f"{limit - first - length}"
+            )
+        if kwargs.get("attention_mask") is not None:
+            mask = kwargs["attention_mask"]
+            kwargs["attention_mask"] = torch.cat([mask.new_ones(rows, length), mask], 1)
+        change(kwargs, rows)
+        return (), kwargs
+
+    model.base_model.register_forward_pre_hook(hook, with_kwargs=True)

@@ -75,9 +75,13 @@ def run(params: Export, run: Run) -> dict[str, object]:
     model.config.finetuning_task, model.config.finetuning_texts = run.task_name, roles
     model.config.finetuning_stride = results["tokens"]["parameters"].get("stride", 0)
     with replacing_folder("models/export") as folder:
-        model.save_pretrained(folder)
+        if run.method.PLAIN:
+            model.save_pretrained(folder)
+        else:
+            model.config.save_pretrained(folder)
+            inference.write_own(folder, weights.FINETUNED, results["base"])
         _write_tokenizer(folder, results["tokens"]["max_length"])
-        text = card.render(params, run.task, labels, results)
+        text = card.render(params, run.task, labels, results, run.method.PLAIN)
         (folder / "README.md").write_text(text, encoding="utf-8")
         compared = parity.check(folder, evaluated, roles)
         return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), **compared}

@@ -115,10 +115,7 @@ class _Plan:
                 content = self.params if file == "params.yaml" else self.project
                 now |= {key: _lookup(content, key) for key in keys}
         before = {key: value for part in recorded.values() for key, value in part.items()}
-        old, new = (dict(flat(values)) for values in (before, now))
-        for key in dict.fromkeys([*new, *old]):
-            if old.get(key, ...) != new.get(key, ...):
-                yield f"{key} {shown(new, key)}, was {shown(old, key)}"
+        yield from (f"{key} {value}, was {was}" for key, value, was in changes(now, before))
 
     def _resolved(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -194,6 +191,14 @@ def _lookup(content: Any, key: str) -> Any:
     for part in key.split("."):
         content = content.get(part) if isinstance(content, Mapping) else None
     return content
+
+
+def changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """The parameters that differ: dotted key, value and former value in few words."""
+    new, old = dict(flat(now)), dict(flat(before))
+    for key in dict.fromkeys([*new, *old]):
+        if old.get(key, ...) != new.get(key, ...):
+            yield key, shown(new, key), shown(old, key)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from stages import artifacts
+from stages import artifacts, locks
 from stages.errors import UserError
 
 FOLDER = Path("results/run")
@@ -101,8 +101,20 @@ def lock(content: str | None) -> dict[str, Any]:
 
 
 def present_lock() -> dict[str, Any]:
-    """The stages of the dvc.lock in the working tree."""
-    return lock(_read("dvc.lock") if Path("dvc.lock").exists() else None)
+    """The stages of the dvc.lock in the working tree.
+
+    Raises:
+        UserError: it is cut short.
+    """
+    if not Path("dvc.lock").exists():
+        return {}
+    content = _read("dvc.lock")
+    if locks.torn(content):
+        raise UserError(
+            "dvc.lock: cut short, as by a kill while DVC wrote it; delete it, and `dvc repro` "
+            "finds the results again in the cache, or run `snakemake`, which mends it"
+        )
+    return lock(content)
 
 
 def committed(path: str) -> str | None:

@@ -6,7 +6,6 @@ Run: `python -m stages summary --mark` before `dvc repro`, `python -m stages sum
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import textwrap
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stages import artifacts, plugins, runs
+from stages import artifacts, differing, plugins, runs
 from stages.errors import UserError
 from stages.reporting import text
 from stages.reporting.verdict import Headline, compare, headline
@@ -128,49 +127,14 @@ def _expected(facts: Mapping[str, Any]) -> str:
 def _differences() -> Iterator[str]:
     """Stages that gave other bytes than the committed ones for the same inputs, and why."""
     before, now = runs.lock(runs.committed("dvc.lock")), runs.present_lock()
-    found: dict[str, list[str]] = {}
-    for stage in before.keys() & now.keys():
-        old, new = before[stage], now[stage]
-        if all(old.get(key) == new.get(key) for key in ("cmd", "deps", "params")):
-            hashes = {out["path"]: out.get("md5") for out in old.get("outs", [])}
-            other = [
-                out["path"] for out in new["outs"] if hashes.get(out["path"]) != out.get("md5")
-            ]
-            found |= {stage: other} if other else {}
+    found = [one for one in differing.differences(before, now) if one.outs and not one.inputs]
     if not found:
         return
     yield "Same inputs, other bytes than in the committed dvc.lock:"
-    for stage in sorted(found, key=list(now).index):
-        yield from _wrap(f"  {stage}: {', '.join(found[stage])}")
-    yield from _wrap(_reason())
-
-
-def _reason() -> str:
-    file = Path(METRICS)
-    here = _device(file.read_text(encoding="utf-8") if file.exists() else None)
-    there = _device(runs.committed(METRICS))
-    if here is None:
-        return f"Why is unknown: {METRICS}, which names the device class, is missing."
-    if there is None:
-        return f"This machine computes as {here}; the committed result was made elsewhere."
-    if here != there:
-        return f"This machine computes as {here}; the committed result was made as {there}."
-    return (
-        f"Both were computed as {here}, so the kind of machine does not explain it: look for a "
-        "library that is not pinned, or an output that depends on more than its inputs."
-    )
-
-
-def _device(metrics: str | None) -> str | None:
-    """The device class of a metrics.json as `cpu, float32, 2 threads, avx512`."""
-    try:
-        device = json.loads(metrics or "{}").get("device_class")
-    except ValueError:
-        return None
-    if not device:
-        return None
-    words = {**device, "threads": f"{device['threads']} threads" if device.get("threads") else None}
-    return ", ".join(str(word) for word in words.values() if word is not None)
+    for one in found:
+        yield from _wrap(f"  {one.stage}: {', '.join(one.outs)}")
+    yield from _wrap(differing.why())
+    yield "`python -m stages explain` says it for every stage."
 
 
 def _wrap(paragraph: str, colour: str = "") -> list[str]:

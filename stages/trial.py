@@ -74,9 +74,12 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     from stages.training.batching import firsts, targets
     from stages.training.predicting import predict
 
-    model = weights.assemble(
-        run, labels, run.method_params, best.weights, module.learnt | best.settled
-    )
+    about = {
+        "labels": labels,
+        "method_params": run.method_params.model_dump(mode="json"),
+        "learnt": module.learnt | best.settled,
+    }
+    model = weights.assemble(run, about, best.weights, job.out)
     logits = predict(model, test, job.batch_size, machine.device, run.task.logits)
     learnt = model.config.finetuning_learnt
     scores = run.task.scores(logits, test, labels, learnt).astype("float64")

@@ -1,11 +1,14 @@
-"""Kills `finetune` at random moments, with SIGKILL, and compares the bytes in the end.
+"""Kills `finetune` at random moments and compares the bytes in the end.
 
-Run: python -m tests.crash 200 [SEED]
+Run: python -m tests.crash KILLS [SEED] [WORKERS] [METHOD ...], such as python -m tests.crash 200
 
 For each method, one run without checkpoints gives the bytes that are due. Then runs are killed,
-again and again, until the number is reached: at a random time, or as they write a checkpoint,
-validate or write their outputs. Every few kills one is let to its end, and its outputs are
-compared. Libraries are imported once; each run is a fork.
+again and again, until each method has had KILLS: by SIGKILL, as a user, the kernel short of memory
+or a power cut would, by SIGTERM, as a cluster that wants its machine back, or by Ctrl-C; at a
+random time, or as they write a checkpoint, validate or write their outputs. Sometimes the last
+checkpoint is then harmed, as by a power cut. Every few kills a run is let to its end, and its
+outputs are compared. Libraries are imported once; each run is a fork. WORKERS are those that load
+data.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ CHANGES: dict[str, Any] = {
     "epochs": 4, "threads": 1, "batch_size": 4, "accumulate": 2, "warmup_epochs": 0.5,
     "device": "cpu", "precision": "float32", "early_stopping": 3,
 }  # fmt: skip
+INTERRUPTED = 130
 Death = Callable[[], None]
 
 
@@ -52,7 +56,7 @@ def make(folder: Path) -> None:
     (folder / "stages").symlink_to(projects.ROOT / "stages")
 
 
-def finetune(method: str, seconds: float | None, **changes: Any) -> int:
+def finetune(method: str, seconds: float | None, workers: int = 0, **changes: Any) -> int:
     """Run the stage here.
 
     Args:
@@ -62,10 +66,12 @@ def finetune(method: str, seconds: float | None, **changes: Any) -> int:
         Number of batches that this process trained on.
     """
     from stages import finetune as stage
+    from stages.training import data
     from stages.training.checkpoints import Checkpoints
     from stages.training.module import FineTuning
     from tests.test_training import sections
 
+    data.WORKERS = workers
     params, run = sections(method, **(CHANGES | changes))
     plain, batches = Checkpoints.__init__, 0
 
@@ -91,10 +97,14 @@ def fork(work: Callable[[], Any]) -> int:
     if child:
         return child
     code = 1
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     try:
         with open("run.log", "w", encoding="utf-8") as log, redirect_stderr(log):
             Path("batches").write_text(str(work()))
             code = 0
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BaseException:
         import traceback
 
@@ -146,6 +156,7 @@ def moments(draw: random.Random) -> dict[str, Death]:
     """The moments that a random time would seldom meet."""
     import safetensors.torch
 
+    from stages import artifacts
     from stages import finetune as stage
     from stages.training import checkpoints, weights
     from stages.training.callbacks import BestEpoch
@@ -160,14 +171,15 @@ def moments(draw: random.Random) -> dict[str, Death]:
         "checkpoint flushed": at(checkpoints, "_flush", 24),
         "old checkpoint removed": at(checkpoints.Checkpoints, "_prune", 12),
         "validation": at(FineTuning, "validation_step", 12),
-        "end of an epoch": at(BestEpoch, "on_train_epoch_end", 3),
+        "end of an epoch": at(BestEpoch, "on_train_epoch_end", 4),
         "weights written": at(weights, "save", 1),
+        "weights flushed": at(artifacts, "_flush", 4),
         "outcome written": at(stage, "write_json", 1),
         "checkpoints removed": at(checkpoints.Checkpoints, "remove", 1),
     }
 
 
-def killed(method: str, draw: random.Random, seconds: float, span: float) -> str:
+def killed(method: str, draw: random.Random, seconds: float, span: float, workers: int) -> str:
     """Run once and die; what the moment was, or "" where the run ended before it."""
     chosen = draw.choice(["a random time", "moment"])
     known = moments(draw)
@@ -176,18 +188,39 @@ def killed(method: str, draw: random.Random, seconds: float, span: float) -> str
     def work() -> int:
         if name in known:
             known[name]()
-        return finetune(method, seconds)
+        return finetune(method, seconds, workers)
 
     child = fork(work)
     if name == "a random time":
         time.sleep(draw.uniform(0.0, span))
-        os.kill(child, signal.SIGKILL)
+        how = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+        os.kill(child, how)
+        name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}.get(how, name)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or status == 0, Path("error.log").read_text()
-    return name if os.WIFSIGNALED(status) else ""
+    code = os.waitstatus_to_exitcode(status)
+    assert code <= 0 or code == INTERRUPTED, Path("error.log").read_text()
+    if code and draw.random() < 0.3 and harmed(draw):
+        name = "power cut"
+    return name if code else ""
 
 
-def trial(method: str, kills: int, seed: int) -> str:
+def harmed(draw: random.Random) -> bool:
+    """Cut the last checkpoint short, or change a byte of it; False where there is but one."""
+    files = sorted(Path("results/run/checkpoints").glob("*/step-*.safetensors"))
+    if len(files) < 2:
+        return False
+    content = bytearray(files[-1].read_bytes())
+    place = draw.randrange(len(content))
+    content[place] ^= 1
+    files[-1].write_bytes(content if draw.random() < 0.5 else content[:place])
+    return True
+
+
+def _terminate(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def trial(method: str, kills: int, seed: int, workers: int) -> str:
     """Kill so many runs of one method; a line about what happened.
 
     Raises:
@@ -195,17 +228,17 @@ def trial(method: str, kills: int, seed: int) -> str:
     """
     draw = random.Random(f"{method} {seed}")
     started = time.monotonic()
-    await_end(fork(lambda: finetune(method, None)))
+    await_end(fork(lambda: finetune(method, None, workers)))
     span, whole = time.monotonic() - started, int(Path("batches").read_text())
     due, seen, done, ends, saved = hashes(), set(), 0, 0, 0
     while done < kills:
         for _ in range(draw.randint(1, 4)):
             clear()
-            if name := killed(method, draw, draw.choice([0.0, 0.05]), span):
+            if name := killed(method, draw, draw.choice([0.0, 0.05]), span, workers):
                 done += 1
                 seen.add(name)
         clear()
-        await_end(fork(lambda: finetune(method, 0.0)))
+        await_end(fork(lambda: finetune(method, 0.0, workers)))
         ends += 1
         saved += whole - int(Path("batches").read_text())
         assert hashes() == due, f"{method}: other bytes after {done} kills"
@@ -219,7 +252,7 @@ def trial(method: str, kills: int, seed: int) -> str:
     return due[OUTPUTS[0]]
 
 
-def main(kills: int, seed: int) -> None:
+def main(kills: int, seed: int, workers: int, methods: list[str]) -> None:
     import lightning.pytorch  # noqa: F401
     import peft  # noqa: F401
     import transformers.models.auto.modeling_auto
@@ -229,14 +262,15 @@ def main(kills: int, seed: int) -> None:
     from stages.training import resuming  # noqa: F401
 
     os.environ["WANDB_MODE"] = "disabled"
-    methods = plugins.names("methods")
-    for number, method in enumerate(methods):
+    for method in methods or plugins.names("methods"):
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             make(Path(folder))
-            trial(method, kills // len(methods) + (number < kills % len(methods)), seed)
+            trial(method, kills, seed, workers)
             os.chdir(projects.ROOT)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    numbers = [int(value) for value in sys.argv[1:] if value.isdigit()]
+    kills, seed, workers = [*numbers, 0, 0][:3]
+    main(kills, seed, workers, [value for value in sys.argv[1:] if not value.isdigit()])

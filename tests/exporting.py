@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from stages import check, plugins, tokenize
-from stages.artifacts import write_json
+from stages.artifacts import read_json, sha256, write_json
 from stages.params import Run
 from stages.training import weights
 from stages.training.machine import Machine, configure
@@ -30,6 +30,10 @@ def ready(method: str = "full", rows: int = 40) -> tuple[Any, Run]:
     configure("cpu", "float32", 1)
     tiny.make_base("data/base")
     fabricate.write(Path())
+    base = read_json("results/base.json")
+    for name in base["files"]:
+        base["files"][name] |= {"sha256": sha256(Path("data/base") / name)}
+    write_json("results/base.json", base)
     params, run = sections(method)
     torch.manual_seed(0)
     model, _ = weights.build(run, LABELS, run.method_params)

@@ -105,7 +105,7 @@ def group(path: str) -> str:
         return parts[1]
     if parts[1] in {*check.STAGES, *check.BESIDE, "leaderboard"}:
         return "stage"
-    if parts[1] in {"__main__", "check", "checking", "clean", "predict", "summary"}:
+    if parts[1] in {"__main__", "check", "checking", "clean", "explain", "predict", "summary"}:
         return "command"
     return "ground"
 
@@ -119,7 +119,7 @@ MAY_IMPORT = {
         *("preparing", "base", "training", "exporting", "reporting", "trials", "common"),
         "ground",
     },
-    "exporting": {"exporting", "common", "ground"},
+    "exporting": {"exporting", "training", "common", "ground"},
     "training": {"training", "common", "ground"},
     "reporting": {"reporting", "common", "ground"},
     "trials": {"trials", "reporting", "ground"},

@@ -23,6 +23,7 @@ from tests import crash
 from tests import project as projects
 from tests.test_training import LABELS, METHODS, sections, table
 
+MAIN = ("full", "head_only", "lora")
 MACHINE = Machine("cpu", "float32", 1, "any")
 
 
@@ -40,10 +41,10 @@ def store(folder: Path) -> Checkpoints:
     return Checkpoints(folder / "kept", seconds=0.0, share=1e9)
 
 
-def driver(kills: int, **variables: str) -> dict[str, str]:
+def driver(*arguments: object, **variables: str) -> dict[str, str]:
     """Method to the hash of its weights, as `python -m tests.crash` says."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash", str(kills)],
+        [sys.executable, "-m", "tests.crash", *map(str, arguments)],
         cwd=projects.ROOT,
         env=projects.environment() | variables,
         capture_output=True,
@@ -54,11 +55,23 @@ def driver(kills: int, **variables: str) -> dict[str, str]:
     return dict(re.findall(r"^(\w+): .* the same bytes (\w+)$", done.stdout, re.MULTILINE))
 
 
-def test_killed_runs_end_with_the_bytes_of_one_never_killed() -> None:
-    """And processes with nothing in common end with the same bytes."""
-    found = driver(15, PYTHONHASHSEED="1")
-    assert sorted(found) == METHODS
-    assert driver(0, PYTHONHASHSEED="2") == found
+@pytest.fixture(scope="module")
+def due() -> dict[str, str]:
+    """The weights of runs that were killed."""
+    return driver(20, 0, 0, *MAIN, PYTHONHASHSEED="1")
+
+
+def test_killed_runs_end_with_the_bytes_of_one_never_killed(due: dict[str, str]) -> None:
+    assert sorted(due) == sorted(MAIN)
+    others = [method for method in METHODS if method not in MAIN]
+    assert sorted(driver(2, 0, 0, *others)) == others
+
+
+@pytest.mark.parametrize(("process", "workers"), [(2, 0), (3, 1), (4, 3), (5, 1)])
+def test_fresh_processes_with_any_workers_give_the_same_bytes(
+    due: dict[str, str], process: int, workers: int
+) -> None:
+    assert driver(0, 0, workers, *MAIN, PYTHONHASHSEED=str(process)) == due
 
 
 def test_a_run_that_had_ended_is_not_trained_again(folder: Path) -> None:

@@ -165,3 +165,18 @@ def test_hostile_words_stay_words() -> None:
     lines = read.text.splitlines()
     assert "- `<b>a\\|b</b>`" in lines and "- `` `code` # heading ``" in lines
     assert not any(line.startswith(("<script>", "# heading")) for line in lines)
+
+
+def test_weights_that_need_their_base_refuse_another() -> None:
+    """They are stored alone; the base is known by its bytes."""
+    from stages.exporting import inference
+
+    export.run(*exporting.ready("adapter"))
+    names = {file.name for file in FOLDER.iterdir()}
+    assert {"method.json", "method.safetensors"} <= names and "model.safetensors" not in names
+    assert "python -m stages predict --model" in (FOLDER / "README.md").read_text()
+    with Path("data/base/model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    with pytest.raises(UserError, match=r"data/base/model.safetensors: missing, or not the base"):
+        inference.load(FOLDER)

@@ -42,7 +42,8 @@ def prepared(family: str, layers: int) -> tuple[Any, Rows, Trunk]:
 def test_loss_and_gradients_are_those_of_computing_it(family: str, layers: int) -> None:
     model, data, trunk = prepared(family, layers)
     expected, gradients = losses(model, data)
-    assert trunk.keep({"train": data}, "cpu", "float32", None)
+    assert trunk.fits({"train": data})
+    trunk.keep({"train": data}, "cpu", "float32", None)
     model.eval()
     found, others = losses(model, data)
     assert found == pytest.approx(expected, rel=1e-5)
@@ -77,13 +78,13 @@ def test_dropout_of_the_trunk_is_off_and_that_of_the_rest_on() -> None:
 def test_a_model_that_trains_its_embeddings_has_no_trunk() -> None:
     model, data, _ = prepared(ENCODER, 1)
     model.bert.embeddings.LayerNorm.bias.requires_grad_(True)
-    assert not Trunk(model).keep({"train": data}, "cpu", "float32", None)
+    assert not Trunk(model).fits({"train": data})
 
 
 def test_padded_rows_are_left_alone() -> None:
     model, data = model_of("deberta"), rows("deberta")
     freeze(model, 1)
-    assert not Trunk(model).keep({"train": Rows(data, 0, 1)}, "cpu", "float32", None)
+    assert not Trunk(model).fits({"train": Rows(data, 0, 1)})
     assert FAMILIES["deberta"][0] == "padded"
 
 

@@ -191,25 +191,15 @@ def _verdict(metric: str, paired: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _params(now: Results, then: Results) -> Iterator[str]:
-    new, old = (
-        dict(plan.flat({key: value for key, value in one.params.items() if PIN not in key}))
-        for one in (now, then)
-    )
-    yield from _changes(new, old)
+    for key, value, was in plan.changes(now.params, then.params):
+        if PIN not in key:
+            yield f"{key}: {value}, was {was}"
 
 
 def _libraries(now: Results, then: Results) -> Iterator[str]:
-    new, old = (
-        dict(plan.flat({key: value for key, value in one.params.items() if PIN in key}))
-        for one in (now, then)
-    )
-    yield from (line.removeprefix(PIN) for line in _changes(new, old))
-
-
-def _changes(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
-    for key in dict.fromkeys([*new, *old]):
-        if old.get(key, ...) != new.get(key, ...):
-            yield f"{key}: {plan.shown(new, key)}, was {plan.shown(old, key)}"
+    for key, value, was in plan.changes(now.params, then.params):
+        if PIN in key:
+            yield f"{key.removeprefix(PIN)}: {value}, was {was}"
 
 
 def _data(now: Results, then: Results) -> Iterator[str]:

@@ -78,13 +78,12 @@ def in_order(repo: Repo, file: str | None = ROOT) -> tuple[list[DvcStage], Any]:
     return plan_repro(graph, targets), graph
 
 
-def load(repo: Repo, file: str | None = ROOT) -> list[Stage]:
-    """The stages in the order in which `dvc repro` would take them.
+def load(repo: Repo, order: list[DvcStage], graph: Any) -> list[Stage]:
+    """The stages in the order in which `dvc repro` would take them, `in_order`'s.
 
     Raises:
-        UserError: no such file, or a `meta` in it that cannot be read.
+        UserError: a `meta` of dvc.yaml that cannot be read.
     """
-    order, graph = in_order(repo, file)
     upstream = {stage: list(graph.successors(stage)) for stage in order}
     decided = decisions.decide(repo, order, upstream)
     problems: list[str] = []
@@ -138,4 +137,4 @@ def table(stages: list[Stage]) -> str:
 
 if __name__ == "__main__":
     with opened(locked=True) as project:
-        print(table(load(project)))
+        print(table(load(project, *in_order(project))))

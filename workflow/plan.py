@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -16,14 +17,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow import pipeline
+from stages import locks
+from workflow import pipeline, runners
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
 from workflow.ordering import Ordering, read
 from workflow.pipeline import Stage
 from workflow.supervision import FOLDER, HOST, token
 
 VARIABLE = "BRIDGE_PLAN"  # the path of the plan, for the jobs, on other nodes too
+RESTORE_RULE = "restore"
 RESTORING = "@restore"  # stands for a stage in locks; DVC allows no such name
+# The rule's name says what to run: a `params` of the rule would make Snakemake import pandas, to
+# compare it, which takes half a second.
+SHELL = (
+    f"{shlex.quote(sys.executable)} -ISE workflow/begin.py --rule {{rule}} --marker {{output}}"
+    " 2>&1 | tee -ip {log}"
+)
 UNFINISHED = FOLDER / "unfinished.json"
 
 
@@ -36,6 +45,10 @@ class Plan:
 
     def in_state(self, *states: str) -> list[Stage]:
         return [stage for stage in self.stages if stage.state in states]
+
+    def of_rule(self, rule: str) -> str:
+        """The address of the stage that a rule is for."""
+        return next(stage.address for stage in self.stages if stage.rule == rule)
 
     @property
     def jobs(self) -> list[Stage]:
@@ -69,8 +82,10 @@ def make(config: Mapping[str, Any]) -> Plan:
     """
     file = None if config.get("all_pipelines") else config.get("pipeline", pipeline.ROOT)
     with pipeline.opened(locked=True) as repo:
-        stages = pipeline.load(repo, file)
-        ordering = read(pipeline.in_order(repo, file)[0])
+        _mend_locks()
+        order, graph = pipeline.in_order(repo, file)
+        stages = pipeline.load(repo, order, graph)
+        ordering = read(order)
         if UNFINISHED.exists():
             ordering = ordering.continues(json.loads(UNFINISHED.read_bytes()))
         plan = Plan(stages, ordering)
@@ -83,10 +98,13 @@ def make(config: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def start(plan: Plan) -> None:
+def start(plan: Plan, *, here: bool) -> None:
     """Before the first job: write down what the jobs need, and what a killed run's heir needs.
 
     A plan is one file a run; a killed run's is kept for a month, for jobs that are still queued.
+
+    Args:
+        here: jobs run on this machine, so that runners can be ready for them.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     for old in FOLDER.glob("plan-*.json"):
@@ -94,6 +112,8 @@ def start(plan: Plan) -> None:
             old.unlink(missing_ok=True)
     _write(Path(os.environ[VARIABLE]), asdict(plan))
     _write(UNFINISHED, plan.ordering.old)
+    if here:
+        runners.start()
 
 
 def load(environment: Mapping[str, str] = os.environ) -> Plan:
@@ -111,6 +131,17 @@ def finish(plan: Plan, *, done: bool) -> None:
         else:
             plan.ordering.sort_gitignores()
     Path(os.environ[VARIABLE]).unlink(missing_ok=True)
+
+
+def _mend_locks() -> None:
+    """What a kill of plain DVC has cut off dvc.lock is found again in the cache."""
+    for path in [Path("dvc.lock"), *Path("workflow").glob("*/dvc.lock")]:
+        text = path.read_text("utf-8", errors="replace") if path.exists() else locks.EMPTY
+        if locks.torn(text):
+            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            partial.write_text(locks.mended(text), "utf-8")
+            os.replace(partial, path)
+            print(f"{path}: was cut short; its last entries are looked up anew", file=sys.stderr)
 
 
 def _close(plan: Plan) -> None:

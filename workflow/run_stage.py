@@ -1,6 +1,7 @@
 """What a rule calls: one stage as `dvc repro --single-item` runs it, side by side with others.
 
-Run: `python -m workflow.run_stage NAME --marker FILE`, or `--restore` for all that is cached.
+Run: `python -m workflow.run_stage NAME`; rules add `--marker FILE`, and name themselves by
+`--rule NAME` instead, of which one is for all that is taken from the cache.
 """
 
 from __future__ import annotations
@@ -115,12 +116,12 @@ def _log() -> None:
     logging.getLogger("dvc").setLevel(logging.INFO)
 
 
-def main() -> int:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="?")
-    parser.add_argument("--restore", action="store_true")
+    parser.add_argument("--rule")
     parser.add_argument("--marker", nargs="*", default=[])
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     from dvc.exceptions import DvcException
 
@@ -129,17 +130,18 @@ def main() -> int:
         signal.signal(signum, _end_quickly)
     present = plan.load() if plan.VARIABLE in os.environ else None
     ordering = present.ordering if present else Ordering()
+    name = arguments.stage or arguments.rule
     try:
-        if arguments.restore and present:
+        if present and arguments.rule == plan.RESTORE_RULE:
             restore([stage.address for stage in present.restored], ordering)
         else:
-            run(arguments.stage, ordering)
+            run(present.of_rule(name) if present and arguments.rule else name, ordering)
     except (DvcException, OSError) as error:
-        print(f"ERROR: {arguments.stage or 'restore'}: {_causes(error)}", file=sys.stderr)
+        print(f"ERROR: {name}: {_causes(error)}", file=sys.stderr)
         return 1
     _marked(arguments.marker)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -43,13 +43,16 @@ def read() -> dict[str, Any]:
     return found
 
 
-def render(params: Any, task: Any, labels: list[str], results: Mapping[str, Any]) -> str:
+def render(
+    params: Any, task: Any, labels: list[str], results: Mapping[str, Any], plain: bool = True
+) -> str:
     """The card's text.
 
     Args:
         params: section `export`.
         task: the task's module.
         results: as `read` gives them.
+        plain: transformers loads the folder as it is.
     """
     import jinja2
 
@@ -66,6 +69,7 @@ def render(params: Any, task: Any, labels: list[str], results: Mapping[str, Any]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **params.model_dump(),
         card_data=metadata(params, task, repo, measured).to_yaml().strip(),
+        plain=plain,
         base=base,
         base_repo=repo,
         source=SOURCES[base["source"]],

@@ -3,22 +3,31 @@
 The folder says all that is needed: `id2label`, `finetuning_task`, `finetuning_texts` (the roles of
 text that it reads), `finetuning_learnt` (see stages/tasks/base.py) and `finetuning_stride` (tokens
 that windows of a long text share) in config.json, `model_max_length` in tokenizer_config.json.
+
+Where a method's weights cannot be merged into the base's, the folder holds them alone, in
+method.safetensors, and method.json names method and base; then the method puts them in place, and
+the base must lie in data/base.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages import plugins
+from stages.artifacts import read_json, sha256, write_json
 from stages.errors import UserError
+from stages.params import Run
 
 if TYPE_CHECKING:
     import numpy as np
 
+METHOD, WEIGHTS = "method.json", "method.safetensors"
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
 NEEDED = {
     CONFIG: ("finetuning_task", "finetuning_texts", "finetuning_learnt", "finetuning_stride"),
@@ -92,9 +101,12 @@ def load(folder: str | Path) -> Exported:
     transformers.logging.disable_progress_bar()
     config = contents[CONFIG]
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    own = (place / METHOD).exists()
+    model: Any = _with_base(place) if own else None
     try:
-        architecture = getattr(transformers, config["architectures"][0])
-        model = architecture.from_pretrained(place, local_files_only=True, dtype=torch.float32)
+        if not own:
+            architecture = getattr(transformers, config["architectures"][0])
+            model = architecture.from_pretrained(place, local_files_only=True, dtype=torch.float32)
         tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
     except Exception as error:  # whatever transformers raises, the files are at fault
         reason = " ".join(str(error).split())[:200]
@@ -114,6 +126,41 @@ def load(folder: str | Path) -> Exported:
         tokenizer=tokenizer,
         device=device,
     )
+
+
+def write_own(folder: Path, finetuned: Path, base: dict[str, Any]) -> None:
+    """Write method.json and method.safetensors.
+
+    Args:
+        finetuned: the folder that `finetune` writes.
+        base: results/base.json.
+    """
+    shutil.copyfile(finetuned / "model.safetensors", folder / WEIGHTS)
+    write_json(folder / METHOD, read_json(finetuned / "finetuned.json") | {"base": base})
+
+
+def _with_base(place: Path) -> Any:
+    """The base in data/base with the folder's weights in place.
+
+    Raises:
+        UserError: it is another base, or none.
+    """
+    from safetensors.torch import load_file
+
+    from stages.training import weights
+
+    about = read_json(place / METHOD)
+    for name, facts in about["base"]["files"].items():
+        file = weights.BASE / name
+        if not file.exists() or sha256(file) != facts["sha256"]:
+            raise UserError(
+                f"{file}: missing, or not the base that {place} was trained on, "
+                f"{about['base']['name']} with SHA-256 {facts['sha256']}; name it in params.yaml, "
+                "fetch_model, and run `dvc repro fetch_model`"
+            )
+    task, method = plugins.load("tasks", about["task"]), plugins.load("methods", about["method"])
+    run = Run(about["task"], about["method"], task, method, None, None, None)
+    return weights.assemble(run, about, load_file(place / WEIGHTS), place)
 
 
 def _contents(place: Path) -> dict[str, Any]:

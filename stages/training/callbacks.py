@@ -10,6 +10,8 @@ import lightning.pytorch as pl
 import torch
 
 from stages.training import weights
+from stages.training.batching import sizes
+from stages.training.data import Splits
 from stages.training.module import FineTuning
 
 
@@ -34,11 +36,18 @@ class BestEpoch(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         assert isinstance(module, FineTuning)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.judge(module, trainer.current_epoch + 1, trainer.global_step, rate)
+        if self.stops():
+            trainer.should_stop = True
+
+    def judge(self, module: FineTuning, epoch: int, step: int, rate: float) -> None:
+        """Note what an epoch gave, and keep its weights if they are the best."""
         validation = module.validation
         row = {
-            "epoch": trainer.current_epoch + 1,
-            "step": trainer.global_step,
-            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "epoch": epoch,
+            "step": step,
+            "learning_rate": rate,
             "train_loss": float(torch.stack(module.train_loss).mean()),
         }
         row |= {f"validation_{name}": value for name, value in validation.items()}
@@ -48,14 +57,30 @@ class BestEpoch(pl.Callback):
             self.best, self.epoch = score, int(row["epoch"])
             self.weights = weights.trained(module.model)
             self.settled = module.settled
-        if self.stops():
-            trainer.should_stop = True
 
     def stops(self) -> bool:
         """Has the metric not risen for too long?"""
         values = [row[f"validation_{self.metric}"] for row in self.curve]
         since = len(values) - 1 - values.index(max(values)) if values else 0
         return 0 < self.patience <= since
+
+
+def measure(trainer: pl.Trainer, module: FineTuning, splits: Splits, best: BestEpoch) -> None:
+    """For a method that takes no steps: its losses, as if after an epoch."""
+    trainer.validate(module, datamodule=splits, verbose=False)
+    module.eval()
+    totals, counts = [], []
+    with torch.no_grad():
+        for parts in splits.train_dataloader():
+            batch = [{name: x.to(module.device) for name, x in part.items()} for part in parts]
+            total, count, _ = module.losses(batch)
+            totals.append(total)
+            counts.append(count)
+            tokens, computed = sizes(batch)
+            module.tokens += tokens
+            module.padded += computed
+    module.train_loss = [torch.stack(totals).sum() / torch.stack(counts).sum()]
+    best.judge(module, epoch=1, step=0, rate=0.0)
 
 
 class Progress(pl.Callback):

@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 from stages.training.batching import Batch, ByLength, Rows, Shuffled
 
+WORKERS = 0  # processes; a batch is made in less time than another process takes to hand it over
+
 
 class Splits(pl.LightningDataModule):
     """Training rows in an order drawn anew for each epoch, validation rows by length."""
@@ -37,8 +39,14 @@ class Splits(pl.LightningDataModule):
         return Shuffled(self.train.lengths, self.batch_size, self.seed, self.start, self.tokens)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.train, sampler=self.order(), batch_size=None, pin_memory=self.pinned)
+        return self._loader(self.train, self.order())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        sampler = ByLength(self.validation.lengths, self.batch_size, self.tokens)
-        return DataLoader(self.validation, sampler=sampler, batch_size=None, pin_memory=self.pinned)
+        order = ByLength(self.validation.lengths, self.batch_size, self.tokens)
+        return self._loader(self.validation, order)
+
+    def _loader(self, rows: Rows, order: Shuffled | ByLength) -> DataLoader[Batch]:
+        return DataLoader(
+            rows, sampler=order, batch_size=None, num_workers=WORKERS,
+            pin_memory=self.pinned,
+        )  # fmt: skip

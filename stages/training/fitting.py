@@ -1,6 +1,11 @@
 """Training of one model by Lightning: what `finetune` and `trial` share.
 
 `fit` is a function of the parameters and the rows; where results go is the stage's business.
+
+Start-up: most of what importing Lightning costs, transformers' model classes import as well
+(torch._dynamo, torch.distributed, scipy.optimize). What it adds to them is torchmetrics, which it
+imports for one base class, and with it scipy.signal, because it is installed. There is no switch
+for either, and a stand-in would have to follow both libraries' insides, so both stay.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from stages.adaptation import Start
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
@@ -93,7 +99,7 @@ def fit(
 
     from stages.training import dropout, loggers, packing, weights
     from stages.training.batching import is_typed, pad_id, targets
-    from stages.training.callbacks import BestEpoch, Progress
+    from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
     from stages.training.module import FineTuning
@@ -127,18 +133,22 @@ def fit(
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
     module = FineTuning(model, run, labels, learnt, how, adapted)
+    if adapted.start:
+        adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
+    rows = {"train": splits.train, "validation": splits.validation}
+    module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
     try:
         for callback in resuming:
             callback.restore(trainer, module, splits)
-        if len(best.curve) < params.epochs and not best.stops():
-            if params.keep_frozen:
-                folder = store.folder if store else None
-                rows = {"train": splits.train, "validation": splits.validation}
-                module.trunk = trunk.keep(rows, machine.device, machine.precision, folder)
+        if not adapted.steps:
+            measure(trainer, module, splits, best)
+        elif len(best.curve) < params.epochs and not best.stops():
+            if module.trunk:
+                trunk.keep(rows, machine.device, machine.precision, store and store.folder)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
@@ -148,6 +158,18 @@ def fit(
     finally:
         loggers.finish()
     return module, best
+
+
+def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: str) -> Start:
+    """What a method may use that sets weights from the training rows."""
+    import numpy as np
+
+    from stages.training.batching import Rows, targets
+
+    train = splits.train
+    rows = Rows(train.table, train.pad_id, train.parts, typed=train.first is not None)
+    weight = np.array(learnt["class_weight"]) if "class_weight" in learnt else None
+    return Start(rows, targets(train.table), weight, seed, device)
 
 
 def _trainer(
@@ -278,7 +300,7 @@ def outcome(
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
         "stored_bytes": sum(w.numel() * w.element_size() for w in best.weights.values()),
-        "learning_rate": module.how.learning_rate,
+        "learning_rate": module.how.learning_rate if module.adapted.steps else None,
         "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
         "device_class": machine.device_class(),
         "parameters": parameters(params, run),

@@ -212,6 +212,8 @@ def prepare(model: Any) -> int | None:
 def _is_known(whole: Any, config: Any) -> bool:
     if not type(whole).__name__.endswith((OF_ROWS, *OF_TOKENS)):
         return False
+    if whole.base_model._forward_pre_hooks:  # the method puts positions before each row
+        return False
     if config.model_type in CAUSAL:
         return not (
             getattr(config, "sliding_window", None) or getattr(config, "reorder_and_upcast_attn", 0)

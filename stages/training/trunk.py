@@ -43,6 +43,8 @@ class Trunk:
         except (UserError, AttributeError):
             return
         self.before = _before(self.whole, path)
+        if getattr(self.whole, "base_model", self.whole)._forward_pre_hooks:
+            return  # what comes in is trained
         if any(_is_trained(module) for module in self.before):
             return
         trained = [number for number, layer in enumerate(layers) if _is_trained(layer)]
@@ -54,21 +56,22 @@ class Trunk:
         for module in [*self.before, *self.layers] if self.layers else []:
             module.eval()
 
+    def fits(self, splits: dict[str, Rows]) -> bool:
+        """Is there anything to keep, and can packs bring it along?"""
+        return bool(self.layers) and all(
+            rows.first_position is not None for rows in splits.values()
+        )
+
     def keep(
         self, splits: dict[str, Rows], device: str, precision: str, folder: Path | None
-    ) -> bool:
-        """Compute it for all rows, and have their packs bring it along.
+    ) -> None:
+        """Compute it for all rows, which fit it, and have their packs bring it along.
 
         Args:
-            splits: by name; rows that are not packed are left as they are.
+            splits: by name.
             precision: of `stages.training.machine.Machine`.
             folder: where files go that memory should not hold; None: memory holds them.
-
-        Returns:
-            Whether anything is kept.
         """
-        if not self.layers or any(rows.first_position is None for rows in splits.values()):
-            return False
         port = packing.Port(self.layers, of_rows=self.all and packing.reads_rows(self.whole))
         self.whole.to(device)
         self.whole.eval()
@@ -82,7 +85,6 @@ class Trunk:
             rows.trunk_of_rows = port.of_rows
         self.whole.train()
         self.calm()
-        return True
 
 
 def _count(rows: Rows, port: packing.Port) -> int:

@@ -92,33 +92,30 @@ def load(run: Run) -> PreTrainedModel:
     """
     from safetensors.torch import load_file
 
-    about = description()
-    trained = load_file(FINETUNED / "model.safetensors")
-    params = run.method.Params(**about["method_params"])
-    try:
-        return assemble(run, about["labels"], params, trained, about["learnt"])
-    except ValueError:
-        raise UserError(
-            f"{FINETUNED}: its weights do not fit {BASE}; run `dvc repro` to train them anew"
-        ) from None
+    return assemble(run, description(), load_file(FINETUNED / "model.safetensors"), FINETUNED)
 
 
 def assemble(
-    run: Run,
-    labels: list[str],
-    method_params: Any,
-    trained: Mapping[str, torch.Tensor],
-    learnt: Mapping[str, list[float]],
+    run: Run, about: dict[str, Any], trained: dict[str, torch.Tensor], place: Path
 ) -> PreTrainedModel:
-    """The base with trained weights in place, as `load` gives it.
+    """The base with trained weights in place, in evaluation mode.
+
+    Args:
+        about: as `description` gives it.
+        place: where they come from.
 
     Raises:
-        ValueError: the weights do not fit the base.
+        UserError: the weights do not fit the base.
     """
-    model, _ = build(run, labels, method_params)
-    restore(model, dict(trained))
+    model, _ = build(run, about["labels"], run.method.Params(**about["method_params"]))
+    try:
+        restore(model, trained)
+    except ValueError:
+        raise UserError(
+            f"{place}: its weights do not fit {BASE}; run `dvc repro` to train them anew"
+        ) from None
     plain: PreTrainedModel = run.method.merge(model).eval()
-    plain.config.finetuning_learnt = run.task.fold(plain, dict(learnt))
+    plain.config.finetuning_learnt = run.task.fold(plain, about["learnt"])
     return plain
 
 

@@ -3,8 +3,6 @@ envvars:
     plans.VARIABLE,  # for the jobs, on other nodes too
 
 
-RUN = f"{sys.executable} -u -m workflow.run_stage"
-
 if plan.restored:
 
     rule restore:
@@ -15,12 +13,10 @@ if plan.restored:
         message:
             "restored from the cache: " + ", ".join(s.address for s in plan.restored)
         localrule: True
-        params:
-            run=RUN,
         conda:
             "../envs/python.yaml"
         shell:
-            "{params.run} --restore --marker {output} 2>&1 | tee -ip {log}"
+            plans.SHELL
 
 
 for stage in plan.jobs:
@@ -40,13 +36,10 @@ for stage in plan.jobs:
         threads: stage.threads
         resources:
             **stage.resources,
-        params:
-            run=RUN,
-            stage=stage.address,
         conda:
             "../envs/python.yaml"
         shell:
-            "{params.run} {params.stage:q} --marker {output} 2>&1 | tee -ip {log}"
+            plans.SHELL
 
 
 for stage in plan.in_state("ok"):  # only a name to ask for

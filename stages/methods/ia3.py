@@ -1,0 +1,70 @@
+"""IA3: keys, values and the inner activations of each layer are scaled by trained vectors, by peft
+(Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context
+Learning", 2022, arXiv:2205.05638). The head is trained in full."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from stages.adaptation import Adapted, blocks
+from stages.errors import UserError
+from stages.params import Section
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+LIBRARIES = ("peft",)
+PLAIN = True
+KEYS_AND_VALUES = {"key", "value", "k_lin", "v_lin", "k_proj", "v_proj", "k", "v"}
+
+
+class Params(Section):
+    learning_rate: float | None = Field(None, gt=0, description="null: finetune.learning_rate")
+
+
+def refuses(task: str) -> str | None:
+    return None
+
+
+def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
+    """
+    Raises:
+        UserError: the base has no layers of its own for keys and values.
+    """
+    from peft import IA3Config, get_peft_model
+    from torch import nn
+
+    path, layers = blocks(model)
+    linear = {
+        f"{path}.{name}": module
+        for name, module in layers.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    attention = [name for name in linear if name.rpartition(".")[2] in KEYS_AND_VALUES]
+    if not attention:
+        raise UserError(
+            f"params.yaml: run.method: a base of the kind {model.config.model_type!r} has no "
+            "linear layers for keys and values, got 'ia3'; write lora or bitfit"
+        )
+    # Of a layer's linear maps only those back from the inner activations narrow.
+    inner = [name for name, module in linear.items() if module.in_features > module.out_features]
+    config = IA3Config(target_modules=_any([*attention, *inner]), feedforward_modules=_any(inner))
+    adapted = get_peft_model(model, config)
+    for name in new:
+        model.get_parameter(name).requires_grad_(True)
+    vectors = {name for name, _ in adapted.named_parameters() if "ia3_" in name}
+    return Adapted(adapted, undecayed=frozenset(vectors))  # decay would draw factors to 0
+
+
+def _any(names: list[str]) -> str:
+    """A pattern for whole names: of a list, peft would take every layer that ends like one."""
+    return "|".join(map(re.escape, names))
+
+
+def merge(module: PeftModel) -> PreTrainedModel:
+    return module.merge_and_unload()

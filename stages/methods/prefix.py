@@ -1,0 +1,70 @@
+"""Prefix tuning of every layer: keys and values before those of each row's tokens are trained,
+and the head (Li and Liang, "Prefix-Tuning", 2021, arXiv:2101.00190; for encoders Liu et al.,
+"P-Tuning v2", 2021, arXiv:2110.07602, whose form without reparametrization this is)."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from stages.adaptation import Adapted, prepend, train_only
+from stages.errors import UserError
+from stages.params import Section
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+LIBRARIES: tuple[str, ...] = ()
+PLAIN = False
+
+
+class Params(Section):
+    learning_rate: float | None = Field(None, gt=0, description="null: finetune.learning_rate")
+    length: int = Field(ge=1, description="positions before each row; they count as tokens")
+    deviation: float = Field(gt=0, description="standard deviation of the first values")
+
+
+def refuses(task: str) -> str | None:
+    return None
+
+
+def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
+    """
+    Raises:
+        UserError: the base takes no keys and values from outside.
+    """
+    import torch
+    from torch import nn
+    from transformers import DynamicCache
+
+    config = model.config
+    if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
+        raise UserError(
+            f"params.yaml: run.method: a base of the kind {config.model_type!r} takes no keys and "
+            "values from outside, got 'prefix'; write prompt or lora"
+        )
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shape = (config.num_hidden_layers, 2, heads, params.length, size)
+    train_only(model, new)
+    prefix = nn.Parameter(params.deviation * torch.randn(shape))
+    model.base_model.register_parameter("prefix", prefix)
+
+    def put(kwargs: dict[str, Any], rows: int) -> None:
+        cache = DynamicCache()
+        for number, layer in enumerate(prefix):
+            key, value = layer[:, None].expand(-1, rows, -1, -1, -1)
+            cache.update(key, value, number)
+        kwargs["past_key_values"] = cache
+
+    prepend(model, params.length, put)
+    return Adapted(
+        model, undecayed=frozenset(n for n, p in model.named_parameters() if p is prefix)
+    )
+
+
+def merge(module: PreTrainedModel) -> PreTrainedModel:
+    return module

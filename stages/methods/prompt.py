@@ -1,0 +1,66 @@
+"""Prompt tuning: vectors before each row's tokens are trained, and the head (Lester, Al-Rfou and
+Constant, "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021, arXiv:2104.08691).
+
+As in peft, they stand before [CLS], and a head that reads a row's first position reads the first
+of them. The paper finds that it takes models of billions of weights to equal full training.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from stages.adaptation import Adapted, prepend, train_only
+from stages.params import Section
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+LIBRARIES: tuple[str, ...] = ()
+PLAIN = False
+
+
+class Params(Section):
+    learning_rate: float | None = Field(None, gt=0, description="null: finetune.learning_rate")
+    length: int = Field(ge=1, description="vectors before each row; they count as tokens")
+
+
+def refuses(task: str) -> str | None:
+    return None
+
+
+def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
+    import torch
+    from torch import nn
+
+    words: Any = model.get_input_embeddings()
+    chosen = torch.randint(words.num_embeddings, (params.length,))  # the paper's "sampled vocab"
+    train_only(model, new)
+    prompt = nn.Parameter(words.weight[chosen].detach().clone())
+    model.base_model.register_parameter("prompt", prompt)
+
+    def put(kwargs: dict[str, Any], rows: int) -> None:
+        embedded = words(kwargs.pop("input_ids"))
+        before = prompt.to(embedded.dtype).expand(rows, -1, -1)
+        kwargs["inputs_embeds"] = torch.cat([before, embedded], 1)
+        if kwargs.get("token_type_ids") is not None:
+            types = kwargs["token_type_ids"]
+            kwargs["token_type_ids"] = torch.cat([types.new_zeros(rows, len(prompt)), types], 1)
+
+    prepend(model, params.length, put)
+    if not type(model).__name__.endswith("ForSequenceClassification"):
+        model.base_model.register_forward_hook(_rows_tokens)  # the head reads each token
+    return Adapted(
+        model, undecayed=frozenset(n for n, p in model.named_parameters() if p is prompt)
+    )
+
+
+def _rows_tokens(module: Any, args: Any, output: Any) -> Any:
+    output.last_hidden_state = output.last_hidden_state[:, len(module.prompt) :]
+    return output
+
+
+def merge(module: PreTrainedModel) -> PreTrainedModel:
+    return module
