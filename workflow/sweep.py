@@ -141,9 +141,7 @@ def _params(entries: Sequence[Any], swept: set[str], params: Mapping[str, Any]) 
 
 def _last(model: dict[str, Any]) -> dict[str, Any]:
     """The stage that picks the best."""
-    code = sorted(
-        {*model["deps"], "stages/params.py", "stages/sweep.py"} - {"stages/leaderboard.py"}
-    )
+    code = sorted({*model["deps"], "stages/params.py", "stages/sweep.py"} - UNUSED)
     return {
         "wdir": model["wdir"],
         "cmd": "python -m stages sweep ${plan}",
