@@ -12,7 +12,7 @@ from workflow import plan as plans
 
 # Jobs on other nodes read this file again; the plan is made once.
 if workflow.is_main_process:
-    plan = plans.make(everything=bool(config.get("all_pipelines")))
+    plan = plans.make(config)
 else:
     plan = plans.load()
 

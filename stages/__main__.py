@@ -7,6 +7,9 @@
     python -m stages explain        why would a stage run again, or why do its bytes differ?
     python -m stages schema         write workflow/schemas/params.schema.json
     python -m stages clean [--all]  remove checkpoints that no run will go on from
+    python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
+    python -m stages leaderboard FOLDER       table and plot of the trials in a folder
+    python -m stages sweep --trials NAME...   the same of a search, and the best of it
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -19,14 +22,18 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from stages import check
 from stages.alone import alone
 from stages.errors import UserError, did_you_mean
 
-LOAD_METHOD = ("finetune", "evaluate", "export")  # its libraries shape their outputs too
-COMMANDS = ("check", "clean", "explain", "predict", "summary", "schema")
+LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
+COMMANDS = (
+    *("check", "clean", "explain", "leaderboard", "predict", "summary", "schema", "sweep", "trial"),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,7 +67,10 @@ def _dispatch(name: str, rest: list[str]) -> int:
         with alone(name):
             run_stage(name)
         return 0
-    if name in {"check", "clean", "explain", "predict", "summary"}:
+    if name == "trial":
+        run_trial(rest)
+        return 0
+    if name in {"check", "clean", "explain", "leaderboard", "predict", "summary", "sweep"}:
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":
@@ -72,16 +82,45 @@ def _dispatch(name: str, rest: list[str]) -> int:
 
 def run_stage(name: str) -> None:
     """Check everything that can be checked, run one stage, and note how it went."""
-    from stages import pins, runs
-
     params = check.load()
     module = importlib.import_module(f"stages.{name}")
-    libraries = set(module.LIBRARIES)
-    if name in LOAD_METHOD:
+    _run(name, name, params, lambda: module.run(params.sections[name], params.run))
+
+
+def run_trial(arguments: list[str]) -> None:
+    """`run_stage` of a trial, given where its numbers go and what is another than in
+    params.yaml."""
+    from stages import trial
+    from stages.trials import overrides
+
+    out = Path(arguments[0]) if arguments else Path()
+    if out.suffix != ".json" or out.is_absolute() or out.parts[0] != "results":
+        raise UserError(
+            f"python -m stages trial: a JSON file below results/ comes first, got {str(out)!r}; "
+            "write results/trials/NAME.json"
+        )
+    given = overrides.parse(arguments[1:])
+    params = check.load(overrides=given)
+    overrides.require_effect(given, params.run.task_name, params.run.method_name)
+    sections = params.sections
+    job = trial.Job(out, given, sections["finetune"], sections["evaluate"].batch_size)
+    name = out.relative_to("results").with_suffix("").as_posix()
+    with alone(name):
+        _run("trial", name, params, lambda: trial.run(sections["trial"], params.run, job))
+
+
+def _run(
+    stage: str, name: str, params: check.Params, work: Callable[[], dict[str, object]]
+) -> None:
+    """Do the work of a stage and note, under a name, how it went."""
+    from stages import pins, runs
+
+    libraries = set(importlib.import_module(f"stages.{stage}").LIBRARIES)
+    if stage in LOAD_METHOD:
         libraries |= set(params.run.method.LIBRARIES)
     pins.require(sorted(libraries), params.run.method_name)
     started = time.perf_counter()
-    facts = module.run(params.sections[name], params.run)
+    facts = work()
     seconds = time.perf_counter() - started
     runs.record(name, seconds, facts)
     told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError, create_model
@@ -13,6 +15,7 @@ from stages import plugins
 from stages.artifacts import write_json
 from stages.errors import UserError
 from stages.params import Run, RunSection, Section, problems, read
+from stages.trials.overrides import applied
 
 SCHEMA = Path("workflow/schemas/params.schema.json")
 STAGES = (
@@ -25,6 +28,10 @@ STAGES = (
     "export",
     "report",
 )
+BESIDE = (
+    "trial",
+    "sweep",
+)  # stages that other dvc.yaml files run, many times with other parameters
 
 
 @dataclass(frozen=True)
@@ -62,31 +69,41 @@ def model() -> type[Section]:
         )
 
     fields: dict[str, Any] = {"run": RunSection}
-    fields |= {stage: section_class(stage) for stage in STAGES}
+    fields |= {stage: section_class(stage) for stage in (*STAGES, *BESIDE)}
     fields |= {"tracking": tracking(), "tasks": group("tasks"), "methods": group("methods")}
     return section("Params", fields)
 
 
-def load(path: str | Path = "params.yaml") -> Params:
+def load(
+    path: str | Path = "params.yaml", overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Params:
     """Read and check the parameters.
+
+    Args:
+        overrides: values by dotted key, which stand above those of the file.
 
     Raises:
         UserError: with every problem found.
     """
-    params, found = examine(path)
+    params, found = examine(path, overrides)
     if found:
         raise UserError(*found)
     return params
 
 
-def examine(path: str | Path = "params.yaml") -> tuple[Params, list[str]]:
+def examine(
+    path: str | Path = "params.yaml", overrides: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[Params, list[str]]:
     """What is valid of the parameters, None standing for each part that is not, and every
     problem.
+
+    Args:
+        overrides: see `load`.
 
     Raises:
         UserError: the file cannot be read at all.
     """
-    content = read(Path(path))
+    content = applied(read(Path(path)), overrides)
     found: list[str] = []
     try:
         model().model_validate(content)
@@ -108,7 +125,7 @@ def examine(path: str | Path = "params.yaml") -> tuple[Params, list[str]]:
             f"params.yaml: run.method: {chosen['method']!r} does not support the task "
             f"{chosen['task']!r}: {reason}; change run.method or run.task"
         )
-    sections = {name: _valid(section_class(name), content.get(name)) for name in STAGES}
+    sections = {name: _valid(section_class(name), content.get(name)) for name in (*STAGES, *BESIDE)}
     found += combinations(sections)
     run = Run(
         task_name=chosen.get("task", ""),

@@ -102,7 +102,7 @@ def create(folder: Path, files: dict[str, str]) -> Copy:
     """A git and DVC repository with these files and the workflow of this project."""
     folder.mkdir(parents=True)
     copy = Copy(folder)
-    ignored = shutil.ignore_patterns("__pycache__")
+    ignored = shutil.ignore_patterns("__pycache__", "dvc.yaml", "dvc.lock")
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=ignored)
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "profiles").symlink_to("workflow/profiles")  # where Snakemake looks for them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -15,16 +16,23 @@ import pytest
 import yaml
 
 from stages import __main__, check, plugins
+from stages import trial as trial_stage
 
 ROOT = Path(__file__).parent.parent
 DVC: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SHIPPED: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
 PINS = PROJECT["tool"]["pins"]
 MODULES = sorted(
     str(path.relative_to(ROOT))
     for folder in ("stages", "workflow")
     for path in (ROOT / folder).rglob("*.py")
 )
+BESIDE: dict[str, Any] = {
+    f"{file.parent.relative_to(ROOT)}:{name}": stage.get("do", stage)
+    for file in sorted((ROOT / "workflow").rglob("dvc.yaml"))
+    for name, stage in yaml.safe_load(file.read_text())["stages"].items()
+}
 LIGHT = ("fetch_model", "prepare", "tokenize", "baseline", "report")
 
 
@@ -73,10 +81,12 @@ def closure(path: str) -> set[str]:
 
 def declared(stage: str, run: dict[str, str]) -> set[str]:
     """The code among a stage's deps; a folder counts for the modules in it."""
-    deps = [
-        dep.replace("${run.task}", run["task"]).replace("${run.method}", run["method"])
-        for dep in DVC["stages"][stage]["deps"]
-    ]
+    return code_of(DVC["stages"][stage]["deps"], run)
+
+
+def code_of(deps: list[str], run: dict[str, str]) -> set[str]:
+    for kind, name in run.items():
+        deps = [re.sub(rf"\$\{{(run|item)\.{kind}\}}", name, dep) for dep in deps]
     code: set[str] = set()
     for dep in deps:
         if dep.endswith(".py"):
@@ -93,7 +103,7 @@ def group(path: str) -> str:
         return "supervisor" if parts[1] == "supervision" else "workflow"
     if len(parts) == 3:
         return parts[1]
-    if parts[1] in check.STAGES:
+    if parts[1] in {*check.STAGES, *check.BESIDE, "leaderboard"}:
         return "stage"
     if parts[1] in {"__main__", "check", "checking", "clean", "explain", "predict", "summary"}:
         return "command"
@@ -103,19 +113,23 @@ def group(path: str) -> str:
 MAY_IMPORT = {
     "command": {
         *("command", "stage", "preparing", "base", "training", "exporting", "reporting"),
-        *("common", "ground"),
+        *("common", "trials", "ground"),
     },
-    "stage": {"preparing", "base", "training", "exporting", "reporting", "common", "ground"},
+    "stage": {
+        *("preparing", "base", "training", "exporting", "reporting", "trials", "common"),
+        "ground",
+    },
     "exporting": {"exporting", "training", "common", "ground"},
     "training": {"training", "common", "ground"},
     "reporting": {"reporting", "common", "ground"},
+    "trials": {"trials", "reporting", "ground"},
     "preparing": {"preparing", "common", "ground"},
     "base": {"base", "ground"},
     "tasks": {"common", "ground"},
     "common": {"common", "ground"},
     "methods": {"ground"},
     "ground": {"ground"},
-    "workflow": {"workflow", "supervisor", "ground"},
+    "workflow": {"workflow", "supervisor", "command", "stage", "trials", "ground"},
     "supervisor": set(),
 }
 
@@ -141,8 +155,12 @@ def test_stages_know_no_engine(path: str) -> None:
 def test_code_deps_are_the_import_closure(stage: str, task: str, method: str) -> None:
     """Complete: no module is missing from the key. Minimal: none is there without need, but for
     what tasks share, which counts as needed where a task is."""
+    assert declared(stage, {"task": task, "method": method}) == needs(stage, task, method)
+
+
+def needs(stage: str, task: str, method: str) -> set[str]:
+    """The modules that a stage loads, with those of a task and a method where it uses them."""
     needed = closure(f"stages/{stage}.py")
-    loaded = declared(stage, {"task": task, "method": method})
     uses = (ROOT / f"stages/{stage}.py").read_text() + "".join(
         (ROOT / path).read_text() for path in needed if group(path) == "training"
     )
@@ -151,7 +169,44 @@ def test_code_deps_are_the_import_closure(stage: str, task: str, method: str) ->
         needed |= {path for path in MODULES if path.startswith("stages/common/")}
     if "run.method" in uses:
         needed |= closure(f"stages/methods/{method}.py")
-    assert loaded == {path for path in needed if not path.endswith("__init__.py")}
+    return {path for path in needed if not path.endswith("__init__.py")}
+
+
+@pytest.mark.parametrize("method", plugins.names("methods"))
+@pytest.mark.parametrize("task", plugins.names("tasks"))
+@pytest.mark.parametrize("name", BESIDE)
+def test_code_deps_of_other_pipelines(name: str, task: str, method: str) -> None:
+    """Complete, and no module is named without need; whole folders may be."""
+    stage, deps = BESIDE[name]["cmd"].split()[3], BESIDE[name]["deps"]
+    needed, run = needs(stage, task, method), {"task": task, "method": method}
+    assert needed <= code_of(deps, run)
+    assert code_of([dep for dep in deps if dep.endswith(".py")], run) <= needed
+    folders = {dep for dep in deps if dep.startswith("stages/") and not dep.endswith(".py")}
+    assert all(any(path.startswith(f"{folder}/") for path in needed) for folder in folders)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in BESIDE if "stages trial " in BESIDE[name]["cmd"]]
+)
+def test_params_of_trials_are_complete_and_minimal(name: str) -> None:
+    """What the command line sets is no parameter of params.yaml, so a changed default reruns
+    nothing."""
+    stage = BESIDE[name]
+    given = set(re.findall(r"([\w.]+)=\$", stage["cmd"])) | {"finetune.threads"}
+    if name.startswith("workflow/sweep:"):
+        given |= {*SHIPPED["sweep"]["parameters"], "finetune.seed"}
+    keys = {key for key in stage["params"] if isinstance(key, str)}
+    finetune = {f"finetune.{key}" for key in check.section_class("finetune").model_fields}
+    assert {key for key in keys if key.startswith("finetune")} == finetune - given
+    assert {"evaluate.batch_size", "run.task", "tasks.${run.task}.loss"} <= keys
+    assert ("run.method" in keys) == ("run.method" not in given)
+    trial = {f"trial.{key}" for key in check.section_class("trial").model_fields}
+    assert "trial" in keys or {key for key in keys if key.startswith("trial.")} == trial - given
+    (pins,) = (key["pyproject.toml"] for key in stage["params"] if isinstance(key, dict))
+    libraries = {pin.removeprefix("tool.pins.") for pin in pins}
+    assert {name for name in libraries if not name.startswith("methods.")} == set(
+        trial_stage.LIBRARIES
+    )
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.endswith("__init__.py")])
@@ -173,6 +228,10 @@ def test_pins_in_the_key_are_the_libraries_of_the_stage(stage: str) -> None:
     loads_method = any("methods/${run.method}" in dep for dep in DVC["stages"][stage]["deps"])
     assert ("methods.${run.method}" in keys) == loads_method
     assert (stage in __main__.LOAD_METHOD) == loads_method
+
+
+def test_trials_check_the_pins_of_their_method() -> None:
+    assert "trial" in __main__.LOAD_METHOD
 
 
 @pytest.mark.parametrize("method", plugins.names("methods"))

@@ -195,7 +195,7 @@ def test_snakemake_runs_the_dag(project: Project) -> None:
     assert projects.RAN.findall(output) == []
     assert projects.RAN.findall(project("snakemake")) == ["report"]
     assert project.repro() == set()
-    assert "up to date" in project("dvc", "status")
+    assert "up to date" in project("dvc", "status", "dvc.yaml")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

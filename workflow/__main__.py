@@ -3,6 +3,7 @@
     python -m workflow compare REV      the present results beside those of a git revision
     python -m workflow share            give the team what was computed here
     python -m workflow fetch            take from the team what the present parameters need
+    python -m workflow sweep            the search of params.yaml: plans trials and runs them
 
 Exit codes: 0 done; 2 something that you can mend, said in one line each; 130 interrupted.
 """
@@ -14,7 +15,7 @@ import sys
 
 from stages.errors import UserError, did_you_mean
 
-COMMANDS = ("compare", "fetch", "share")
+COMMANDS = ("compare", "fetch", "share", "sweep")
 
 
 def main(arguments: list[str]) -> int:

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 def _fetch(repo: Repo, remote: team.Remote, *, everything: bool) -> dict[str, tuple[str, str]]:
     with repo.lock:  # nobody writes dvc.lock while it is read
-        order, graph = pipeline.in_order(repo, everything=everything)
+        order, graph = pipeline.in_order(repo, None if everything else pipeline.ROOT)
     data = [stage for stage in order if stage.cmd is None and _moved(stage)]
     if data:  # what `dvc add` tracks
         repo.pull(targets=[stage.addressing for stage in data], remote=remote.name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import UserError
@@ -17,6 +18,8 @@ from workflow.supervision import token
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage as DvcStage
+
+ROOT = "dvc.yaml"  # of the root folder, relative to it
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,26 @@ def opened(*, locked: bool) -> Iterator[Repo]:
             yield repo
 
 
-def in_order(repo: Repo, *, everything: bool = False) -> tuple[list[DvcStage], Any]:
+def in_order(repo: Repo, file: str | None = ROOT) -> tuple[list[DvcStage], Any]:
     """What `dvc repro` would look at, in its order, and the graph of edges to upstream.
 
     Where less than half of all stages are looked at, DVC's order is that of a set, another one in
     each process: here it is then, too, as it would be if DVC looked at more.
 
     Args:
-        everything: as `dvc repro --all-pipelines`; else the dvc.yaml of the root folder and
-            what that depends on.
+        file: as `dvc repro FILE`: a dvc.yaml, and what that depends on; None: all of them, as
+            `dvc repro --all-pipelines`.
+
+    Raises:
+        UserError: there is no such file.
     """
     import networkx
-    from dvc.dvcfile import PROJECT_FILE
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
+    if file is not None and not Path(file).is_file():
+        raise UserError(f"--config pipeline={file}: no such file; write workflow/trials/dvc.yaml")
     graph = get_active_graph(repo.index.graph)
-    targets = None if everything else repo.stage.collect(PROJECT_FILE)
+    targets = None if file is None else repo.stage.collect(file)
     taken = set(plan_repro(graph, targets))
     ordered = networkx.DiGraph()
     ordered.add_nodes_from(stage for stage in graph if stage in taken)

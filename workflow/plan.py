@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stages import locks
 from workflow import filesystem, leftovers, pipeline, runners
@@ -71,16 +72,18 @@ class Plan:
         return f"{stage.address} ({stage.state}): {stage.reason}"
 
 
-def make(*, everything: bool) -> Plan:
+def make(config: Mapping[str, Any]) -> Plan:
     """Decide, and print the decisions. Snakemake cannot tell here whether it will run them.
 
     Args:
-        everything: all dvc.yaml files, as `dvc repro --all-pipelines`.
+        config: `pipeline`: a dvc.yaml other than that of the root folder; `all_pipelines`: all
+            of them.
     """
     filesystem.check(FOLDER, nodes=False)
+    file = None if config.get("all_pipelines") else config.get("pipeline", pipeline.ROOT)
     with pipeline.opened(locked=True) as repo:
         _mend_locks()
-        order, graph = pipeline.in_order(repo, everything=everything)
+        order, graph = pipeline.in_order(repo, file)
         stages = pipeline.load(repo, order, graph)
         ordering = read(order)
         if UNFINISHED.exists():

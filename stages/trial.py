@@ -1,0 +1,141 @@
+"""One trial: fine-tuning and evaluation in one process, of which only the numbers are kept.
+
+Run: `python -m stages trial OUT.json KEY=VALUE...`, as the stages of workflow/trials/dvc.yaml do.
+
+The best epoch is chosen on the validation split; so should be the best of many trials. Metrics of
+the test split are recorded beside it, for what was chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from stages.artifacts import read_arrow, read_json, sha256, write_json
+from stages.errors import UserError
+from stages.params import Run, Section
+from stages.training import fitting
+from stages.training.drawing import draw
+from stages.training.fitting import LIBRARIES, Finetune
+from stages.training.machine import configure
+from stages.training.schedule import steps_per_epoch
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["LIBRARIES", "Job", "Trial", "run"]
+
+
+class Trial(Section):
+    rows: int | None = Field(ge=1, description="training rows drawn; null: all")
+    draw: int = Field(ge=0, description="number of the draw")
+    min_steps: int = Field(ge=0, description="optimizer steps; more epochs where there are fewer")
+    threads: int = Field(ge=1)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial is given beside its own section.
+
+    `overrides` are the parameters that its command line names, `batch_size` is `evaluate`'s.
+    """
+
+    out: Path
+    overrides: Mapping[str, Any]
+    finetune: Finetune
+    batch_size: int
+
+
+def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
+    """Write job.out: the metrics of both splits, and what training did."""
+    machine = configure(job.finetune.device, job.finetune.precision, params.threads)
+    labels = read_json("data/prepared/labels.json")
+    train, validation, test = (
+        read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
+    )
+    train = drawn(params, train)
+    section = lengthened(job.finetune, params, _batches(job.finetune, train))
+    code = sha256(__file__)
+    store = fitting.checkpoints(section, run, machine, "trial", params.model_dump(), code)
+    started = time.perf_counter()
+    module, best = fitting.fit(
+        section, run, machine, labels, train, validation, store, tracked=False
+    )
+    seconds = time.perf_counter() - started
+
+    from stages.training import weights
+    from stages.training.batching import firsts, targets
+    from stages.training.predicting import predict
+
+    about = {
+        "labels": labels,
+        "method_params": run.method_params.model_dump(mode="json"),
+        "learnt": module.learnt | best.settled,
+    }
+    model = weights.assemble(run, about, best.weights, job.out)
+    logits = predict(model, test, job.batch_size, machine.device, run.task.logits)
+    learnt = model.config.finetuning_learnt
+    scores = run.task.scores(logits, test, labels, learnt).astype("float64")
+    once = np.ones((1, len(firsts(test))))
+    metrics = run.task.metrics(targets(test), scores, once)
+    outcome = fitting.outcome(section, run, machine, module, best, len(train))
+    write_json(
+        job.out,
+        {
+            "overrides": dict(job.overrides),
+            "main_metric": run.task.MAIN_METRIC,
+            "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
+            "validation": outcome.pop("validation"),
+            "test": {name: float(value[0]) for name, value in metrics.items()},
+            "trial": params.model_dump(),
+            **outcome,
+        },
+    )
+    store.remove()
+    return {"training_seconds": round(seconds, 2)}
+
+
+def drawn(params: Trial, train: pa.Table) -> pa.Table:
+    """The examples of the rows that a trial trains on.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    from stages.training.batching import firsts, targets
+
+    starts = firsts(train)
+    if params.rows is not None and params.rows > len(starts):
+        raise UserError(
+            f"params.yaml: trial.rows: the training split has {len(starts):,} rows, got "
+            f"{params.rows}; write at most that, or null for all"
+        )
+    rows = np.searchsorted(starts, np.arange(len(train)), side="right") - 1  # of each example
+    return train.take(np.flatnonzero(np.isin(rows, draw(targets(train), params.rows, params.draw))))
+
+
+def _batches(finetune: Finetune, train: pa.Table) -> int:
+    from stages.training.batching import batches_by_tokens
+
+    if finetune.batch_tokens is None:
+        return -(-len(train) // finetune.batch_size)
+    lengths = np.diff(train["input_ids"].combine_chunks().offsets.to_numpy())
+    return batches_by_tokens(lengths, finetune.batch_tokens)
+
+
+def lengthened(finetune: Finetune, params: Trial, batches: int) -> Finetune:
+    """The section with as many epochs of so many batches as `min_steps` needs; the warm-up's
+    share stays."""
+    per_epoch = steps_per_epoch(batches, finetune.accumulate)
+    epochs = max(finetune.epochs, math.ceil(params.min_steps / per_epoch))
+    warmup = finetune.warmup_epochs * epochs / finetune.epochs
+    threads = params.threads
+    return finetune.model_copy(
+        update={"epochs": epochs, "warmup_epochs": warmup, "threads": threads}
+    )
