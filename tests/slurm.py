@@ -169,10 +169,6 @@ def until(
         time.sleep(0.1)
 
 
-def children(process: int) -> list[psutil.Process]:
-    return psutil.Process(process).children(recursive=True)
-
-
 def daemons(folder: Path) -> list[psutil.Process]:
     """The processes of a cluster in a folder."""
     found = []

@@ -23,7 +23,8 @@ def limits(workflow: Any, stages: list[dict[str, Any]]) -> dict[str, int]:
     """
     import psutil
 
-    if not (workflow.is_main_process and workflow.local_exec):
+    # Which executor will run is not known yet, but one that is remote must have `--jobs`.
+    if not workflow.is_main_process or workflow.resource_settings.nodes is not None:
         return {}
     found = {"mem_mb": psutil.virtual_memory().total // 2**20}
     if any("gpu" in needs for needs in stages):
