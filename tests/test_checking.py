@@ -229,7 +229,7 @@ def lock(change: Any = None) -> None:
             "params": {"params.yaml": {"finetune.epochs": params["finetune"]["epochs"]}},
         },
     }
-    Path("dvc.lock").write_text(json.dumps({"stages": written}))
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": written}))
 
 
 def pin_another_torch(project: Project) -> None:

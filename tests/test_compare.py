@@ -199,7 +199,8 @@ def write(content: dict[str, bytes]) -> None:
 
 def lock() -> dict[str, bytes]:
     params = {"params.yaml": {"run.task": "classification"}}
-    return {"dvc.lock": json.dumps({"stages": {"evaluate": {"params": params}}}).encode()}
+    stages = {"evaluate": {"cmd": "python -m stages evaluate", "params": params}}
+    return {"dvc.lock": json.dumps({"schema": "2.0", "stages": stages}).encode()}
 
 
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,13 +158,14 @@ def test_missing(project: Path) -> None:
 def test_stages_of_a_loop_are_told_one_by_one(project: Path) -> None:
     stages = {"trial": {"foreach": [1], "do": {"cmd": "x"}}}
     Path("dvc.yaml").write_text(json.dumps({"stages": stages}))
-    Path("dvc.lock").write_text(json.dumps({"stages": {"trial@1": {"cmd": "x", "outs": []}}}))
+    recorded = {"trial@1": {"cmd": "x", "outs": []}}
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": recorded}))
     assert runs.since(runs.snapshot()) == {"trial@1": "unchanged"}
 
 
 def test_a_broken_lock_is_named(project: Path) -> None:
     Path("dvc.lock").write_text("stages: [")
-    with pytest.raises(UserError, match=r"dvc\.lock: not YAML"):
+    with pytest.raises(UserError, match=r"dvc\.lock: cut short, as by a kill"):
         runs.snapshot()
 
 
