@@ -94,5 +94,8 @@ def splits() -> dict[str, str]:
 
 
 def written() -> list[str]:
-    """Those of the outputs that exist, whole or in part."""
-    return [out for out in OUTPUTS if Path(out).exists()]
+    """Those of the outputs that exist, whole or in part; results/run/ is none."""
+    found = [out for out in OUTPUTS if Path(out).exists()]
+    if "results" in found and {path.name for path in Path("results").iterdir()} <= {"run"}:
+        found.remove("results")
+    return found
