@@ -50,7 +50,13 @@ def test_names_survive(
     column = {f"tasks__{task}__data__{'labels_column' if several else 'label'}": "label"}
     labels: dict[str, Any] = {f"tasks__{task}__data__labels": order}
     running.ready(
-        tmp_path, task, content(several), "x.jsonl", finetune__epochs=8, **column, **labels
+        tmp_path,
+        task,
+        content(several),
+        "x.jsonl",
+        finetune__epochs=40 if several else 8,
+        **column,
+        **labels,
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(running.ROOT))
