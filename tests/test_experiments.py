@@ -38,7 +38,7 @@ def test_apply_and_branch(ann: Project, tmp_path: Path) -> None:
     copy = team.copy(ann, tmp_path / "copy")
     first, second = _names(ann)
     copy("dvc", "exp", "apply", first)
-    assert "up to date" in copy("dvc", "status")
+    assert "up to date" in copy("dvc", "status", "dvc.yaml")
     output = copy("snakemake")
     assert "Nothing to be done" in output
     assert not RAN.findall(output)
@@ -53,4 +53,4 @@ def test_an_experiment_of_known_parameters_runs_nothing(ann: Project, tmp_path: 
     copy = team.copy(ann, tmp_path / "copy")
     output = copy("dvc", "exp", "run", "-S", f"finetune.learning_rate={team.RATES[1]}")
     assert not RAN.findall(output)
-    assert "up to date" in copy("dvc", "status")
+    assert "up to date" in copy("dvc", "status", "dvc.yaml")

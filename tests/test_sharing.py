@@ -88,7 +88,7 @@ def test_two_clones(
         output = bob("snakemake")
         assert "restored from the cache: finetune, evaluate, export, report" in output
         assert _ran(output) == set()
-        assert "up to date" in bob("dvc", "status")
+        assert "up to date" in bob("dvc", "status", "dvc.yaml")
         (bob.folder / ".dvc/config.local").unlink(missing_ok=True)
         if remote is not folder:
             _refused(bob, *FETCH)  # no credentials
@@ -189,7 +189,7 @@ def test_what_plain_dvc_push_sent_is_enough_for_the_committed_state(
     add(other)
     assert "all 3 stages have their results" in other(*FETCH)
     assert other.run("snakemake").ran == []
-    assert "up to date" in other("dvc", "status")
+    assert "up to date" in other("dvc", "status", "dvc.yaml")
 
 
 def test_shares_at_once(small: Copy, tmp_path: Path) -> None:
