@@ -126,6 +126,16 @@ def duplicate(copy: Copy, folder: Path) -> Copy:
     return Copy(folder)
 
 
+def differences(one: Copy, other: Copy) -> list[str]:
+    """The files of two copies that differ, with what is in them."""
+    left, right = one.tree(), other.tree()
+    return [
+        f"{name}:\n{left.get(name)!r}\n{right.get(name)!r}"
+        for name in sorted({*left, *right})
+        if left.get(name) != right.get(name)
+    ]
+
+
 class Pair:
     """Two copies that get the same edits; `dvc repro` runs one, `snakemake` the other."""
 
@@ -159,12 +169,7 @@ class Pair:
             found.append(f"ran {dvc.ran} and {snakemake.ran}")
         if (dvc.code == 0) != (snakemake.code == 0):
             found.append(f"exit codes {dvc.code} and {snakemake.code}")
-        left, right = (copy.tree() for copy in self.copies.values())
-        return found + [
-            f"{name}:\n{left.get(name)!r}\n{right.get(name)!r}"
-            for name in sorted({*left, *right})
-            if left.get(name) != right.get(name)
-        ]
+        return found + differences(*self.copies.values())
 
 
 def is_alive(process: int) -> bool:

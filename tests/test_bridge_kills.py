@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc_objects.fs.utils import tmp_fname
 
 from tests import bridge, kill_bridge
 from tests.bridge import Copy
@@ -265,6 +266,38 @@ def test_runs_in_a_cluster_hold_on_every_node(copy: Copy) -> None:
     let_go(copy)
     copy(*SNAKEMAKE)
     is_done(copy, ["train", "train", "evaluate"])
+
+
+def test_half_written_files_do_not_stay_in_the_work_tree(copy: Copy) -> None:
+    """Also where nothing is left to do. The names are those that DVC gives."""
+    let_go(copy)
+    copy(*SNAKEMAKE)
+    half = [tmp_fname(), tmp_fname(), "dvc.lock.123.partial", ".gitignore.partial"]
+    for name in [*half, ".mine.tmp", "mine.partial"]:
+        (copy.folder / name).write_text("half")
+    copy(*SNAKEMAKE)
+    assert not [name for name in half if (copy.folder / name).exists()]
+    assert (copy.folder / ".mine.tmp").exists() and (copy.folder / "mine.partial").exists()
+
+
+def test_dvc_goes_on_where_a_killed_run_stopped(tmp_path: Path) -> None:
+    """The entries of the killed run and those of `dvc repro` are in the order of one run."""
+    base = bridge.create(tmp_path / "base", kill_bridge.MATRIX)
+    calm, copy = (bridge.duplicate(base, tmp_path / name) for name in ("calm", "copy"))
+    calm("dvc", "repro")
+    run = copy.start("snakemake", "--cores", "5")
+    until(lambda: "part@1:" in lock_of(copy))
+    assert "part@5:" not in lock_of(copy)
+    run.kill()
+    run.wait()
+    until(lambda: "is busy" not in copy("dvc", "repro", check=False))  # runners are about to die
+    copy(*SNAKEMAKE)
+    assert not bridge.differences(copy, calm)
+
+
+def lock_of(copy: Copy) -> str:
+    lock = copy.folder / "dvc.lock"
+    return lock.read_text() if lock.exists() else ""
 
 
 def test_random_kills_lose_nothing(tmp_path: Path) -> None:

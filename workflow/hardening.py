@@ -107,9 +107,7 @@ def keep_lock_whole(ordering: Ordering) -> None:
         file = Path(path)
         data = parse_yaml_for_update(file.read_text("utf-8"), path) if file.exists() else {}
         yield data
-        stages = data.get("stages", {})
-        for name in ordering.late(os.path.relpath(path), list(stages)):
-            stages[name] = stages.pop(name)
+        ordering.place(os.path.relpath(path), data.get("stages", {}))
         partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
         try:
             dump_yaml(str(partial), data)

@@ -1,23 +1,41 @@
-"""Half-copied files, which a full disk or a kill leaves in the cache and DVC never removes."""
+"""Half-written files, which a full disk or a kill leaves and DVC never removes.
+
+All are removed under the lock of the project, so that nobody in it is writing just now.
+"""
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
+    from dvc.stage import Stage
 
 DAY = 24 * 3600
+# What DVC copies an output to before it renames it, and our own files beside dvc.lock and
+# .gitignore (hardening.keep_lock_whole, plan, ordering).
+HALF = re.compile(r"\.[\w-]{22}\.tmp|[\w.-]+\.lock\.\d+\.partial|\.gitignore\.partial")
 
 
-def remove(repo: Repo) -> None:
-    """Under the lock of the project, so that nobody in it is copying just now. Other projects may
-    copy into a cache outside of it: there, what has been left for a day goes."""
+def remove_from_cache(repo: Repo) -> None:
+    """Other projects may copy into a cache outside of this one: there, what has been left for a
+    day goes."""
     cache = Path(repo.cache.local.path)
     age = 0 if cache.is_relative_to(repo.root_dir) else DAY
     for file in [*cache.glob("*.tmp"), *cache.glob("??/*.tmp")]:
         if file.stat().st_mtime <= time.time() - age:
             file.unlink(missing_ok=True)
             print(f"{file.name}: a half-copied file, removed from the cache", flush=True)
+
+
+def remove_beside(stages: list[Stage]) -> None:
+    """From the folders of these stages' outputs and dvc.yaml files."""
+    folders = {Path(stage.path).parent for stage in stages}
+    folders |= {Path(out.fs_path).parent for stage in stages for out in stage.outs}
+    for folder in filter(Path.is_dir, folders):
+        for file in folder.iterdir():
+            if HALF.fullmatch(file.name) and file.is_file():
+                file.unlink(missing_ok=True)

@@ -42,19 +42,45 @@ class Ordering:
         }
         return Ordering(old, self.wanted)
 
-    def sort_gitignores(self) -> None:
-        """Put the new lines of each .gitignore in order."""
-        for file in self.wanted:
-            path = Path(file)
-            if path.name != ".gitignore" or not path.exists():
-                continue
-            lines = path.read_text("utf-8").splitlines()
-            late = self.late(file, lines)
-            wanted = [line for line in lines if line not in set(late)] + late
-            if wanted != lines:
-                partial = path.with_name(f"{path.name}.partial")
-                partial.write_text("".join(f"{line}\n" for line in wanted), "utf-8")
-                os.replace(partial, path)
+    def sort_files(self) -> None:
+        """Put the new lines of each .gitignore, and the new entries of each dvc.lock, in order.
+
+        Runners keep dvc.lock in order (hardening.keep_lock_whole), but a `dvc repro` that goes on
+        where a killed run stopped does not.
+        """
+        for path in filter(Path.exists, map(Path, self.wanted)):
+            if path.name == ".gitignore":
+                self._sort_lines(path)
+            else:
+                self._sort_entries(path)
+
+    def place(self, file: str, entries: dict[str, Any]) -> bool:
+        """Put the new ones of these entries of a dvc.lock in order; whether that moved any."""
+        before = list(entries)
+        for name in self.late(file, before):
+            entries[name] = entries.pop(name)
+        return list(entries) != before
+
+    def _sort_lines(self, path: Path) -> None:
+        lines = path.read_text("utf-8").splitlines()
+        late = self.late(str(path), lines)
+        wanted = [line for line in lines if line not in set(late)] + late
+        if wanted != lines:
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_text("".join(f"{line}\n" for line in wanted), "utf-8")
+            os.replace(partial, path)
+
+    def _sort_entries(self, path: Path) -> None:
+        if set(self.wanted[str(path)]) <= set(self.old[str(path)]):
+            return
+        from dvc.utils.serialize import dump_yaml
+        from dvc.utils.serialize._yaml import parse_yaml_for_update
+
+        content = parse_yaml_for_update(path.read_text("utf-8"), str(path))
+        if self.place(str(path), content.get("stages") or {}):
+            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            dump_yaml(str(partial), content)
+            os.replace(partial, path)
 
 
 def read(order: list[Stage]) -> Ordering:

@@ -84,6 +84,7 @@ def make(config: Mapping[str, Any]) -> Plan:
     with pipeline.opened(locked=True) as repo:
         _mend_locks()
         order, graph = pipeline.in_order(repo, file)
+        leftovers.remove_beside(order)
         stages = pipeline.load(repo, order, graph)
         ordering = read(order)
         if UNFINISHED.exists():
@@ -113,7 +114,7 @@ def start(plan: Plan, *, here: bool) -> None:
     _write(Path(os.environ[VARIABLE]), asdict(plan))
     _write(UNFINISHED, plan.ordering.old)
     with pipeline.opened(locked=True) as repo:
-        leftovers.remove(repo)
+        leftovers.remove_from_cache(repo)
     if here:
         runners.start()
 
@@ -131,7 +132,7 @@ def finish(plan: Plan, *, done: bool) -> None:
         if done:
             _close(plan)
         else:
-            plan.ordering.sort_gitignores()
+            plan.ordering.sort_files()
     Path(os.environ[VARIABLE]).unlink(missing_ok=True)
 
 
@@ -147,7 +148,7 @@ def _mend_locks() -> None:
 
 
 def _close(plan: Plan) -> None:
-    plan.ordering.sort_gitignores()
+    plan.ordering.sort_files()
     UNFINISHED.unlink(missing_ok=True)
 
 
