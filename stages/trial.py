@@ -59,7 +59,6 @@ class Job:
 def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     """Write job.out: the metrics of both splits, and what training did; or, where rows are lacking
     and the trial is to be skipped, how many there are."""
-    machine = configure(job.finetune.device, job.finetune.precision, params.threads)
     labels = read_json("data/prepared/labels.json")
     train, validation, test = (
         read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
@@ -67,6 +66,7 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     if params.lacking == "skip" and _count(train) < (params.rows or 0):
         write_json(job.out, skipped(job.overrides, run.task.MAIN_METRIC, _count(train)))
         return {"rows_in_all": _count(train)}
+    machine = configure(job.finetune.device, job.finetune.precision, params.threads)
     train = drawn(params, train)
     validation = _part(validation, _at_most(params.validation_rows, validation), params.draw)
     section = lengthened(job.finetune, params, _batches(job.finetune, train))
