@@ -132,7 +132,11 @@ def test_the_default_pipeline(cluster: Cluster, tmp_path: Path) -> None:
     """Another run of the same project by DVC, here, gives the same lock file."""
     folders = [tmp_path / engine for engine in ("slurm", "dvc")]
     by_slurm, by_dvc = (project.make(folder, rows=60) for folder in folders)
-    said = by_slurm(*cluster.command("snakemake", "--profile", "workflow/profiles/slurm", *HERE))
+    said = by_slurm(
+        *cluster.command(
+            "snakemake", "--profile", "workflow/profiles/slurm", "--workflow-profile", "none", *HERE
+        )
+    )
     assert said.count("has been submitted with SLURM jobid") == 8
     by_dvc.repro()
     locks = [yaml.safe_load((folder / "dvc.lock").read_text()) for folder in folders]

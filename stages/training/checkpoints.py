@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 FOLDER = Path("results/run/checkpoints")
+TRIALS = "trial-"  # begins the names of those of trials, of which many may be under way
 KEPT = 2  # the last, and the one before, should the last be damaged
 Tensors = dict[str, "torch.Tensor"]
 
