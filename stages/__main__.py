@@ -10,6 +10,7 @@
     python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
     python -m stages baseline_trial OUT KEY=VALUE...   the same of the best trivial model
     python -m stages leaderboard FOLDER       table and plot of the trials in a folder
+    python -m stages pretrain_tokenize, pretrain   those of workflow/pretrain/dvc.yaml
     python -m stages sweep --trials NAME...   the same of a search, and the best of it
     python -m stages study FOLDER ...         the report of workflow/studies
 
@@ -25,6 +26,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -63,13 +65,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _dispatch(name: str, rest: list[str]) -> int:
-    if name in check.STAGES:
+    if name in (*check.STAGES, *check.PRETRAIN_STAGES):
         if rest:
             raise UserError(
                 f"python -m stages {name}: takes no argument, got {rest[0]!r}; remove it"
             )
         with alone(name):
-            run_stage(name)
+            (run_stage if name in check.STAGES else run_pretrain)(name)
         return 0
     if name in TRIALS:
         run_trial(name, rest)
@@ -80,7 +82,7 @@ def _dispatch(name: str, rest: list[str]) -> int:
     if name == "schema":
         check.write_schema()
         return 0
-    known = (*check.STAGES, *COMMANDS)
+    known = (*check.STAGES, *check.PRETRAIN_STAGES, *COMMANDS)
     raise UserError(f"python -m stages: no such stage, got {name!r}; {did_you_mean(name, known)}")
 
 
@@ -88,7 +90,18 @@ def run_stage(name: str) -> None:
     """Check everything that can be checked, run one stage, and note how it went."""
     params = check.load()
     module = importlib.import_module(f"stages.{name}")
-    _run(name, name, params, lambda: module.run(params.sections[name], params.run))
+    libraries = set(module.LIBRARIES)
+    if name in LOAD_METHOD:
+        libraries |= set(params.run.method.LIBRARIES)
+    method = params.run.method_name
+    _run(name, libraries, method, lambda: module.run(params.sections[name], params.run))
+
+
+def run_pretrain(name: str) -> None:
+    """`run_stage` of workflow/pretrain/dvc.yaml, whose parameters lie beside it."""
+    section = check.load_pretrain()[name]
+    module = importlib.import_module(f"stages.{name}")
+    _run(name, set(module.LIBRARIES), "full", lambda: module.run(section))
 
 
 def run_trial(stage: str, arguments: list[str]) -> None:
@@ -111,19 +124,24 @@ def run_trial(stage: str, arguments: list[str]) -> None:
     job = module.Job(out, given, *needed[1:])
     name = out.relative_to("results").with_suffix("").as_posix()
     with alone(name):
-        _run(stage, name, params, lambda: module.run(needed[0], params.run, job))
+        libraries = set(module.LIBRARIES)
+        if stage in LOAD_METHOD:
+            libraries |= set(params.run.method.LIBRARIES)
+        work = partial(module.run, needed[0], params.run, job)
+        _run(name, libraries, params.run.method_name, work)
 
 
 def _run(
-    stage: str, name: str, params: check.Params, work: Callable[[], dict[str, object]]
+    name: str, libraries: set[str], method: str, work: Callable[[], dict[str, object]]
 ) -> None:
-    """Do the work of a stage and note, under a name, how it went."""
+    """Do the work of a stage and note, under a name, how it went.
+
+    Args:
+        libraries: that shape its outputs; `method`: whose they are where only one needs them.
+    """
     from stages import pins, runs
 
-    libraries = set(importlib.import_module(f"stages.{stage}").LIBRARIES)
-    if stage in LOAD_METHOD:
-        libraries |= set(params.run.method.LIBRARIES)
-    pins.require(sorted(libraries), params.run.method_name)
+    pins.require(sorted(libraries), method)
     started = time.perf_counter()
     facts = work()
     seconds = time.perf_counter() - started

@@ -22,6 +22,7 @@ from stages.artifacts import read_arrow, read_json, sha256, write_json
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.training import fitting
+from stages.training.checkpoints import TRIALS
 from stages.training.drawing import draw, skipped
 from stages.training.fitting import LIBRARIES, Finetune
 from stages.training.machine import configure
@@ -71,7 +72,8 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     validation = _part(validation, _at_most(params.validation_rows, validation), params.draw)
     section = lengthened(job.finetune, params, _batches(job.finetune, train))
     code = sha256(__file__)
-    store = fitting.checkpoints(section, run, machine, "trial", params.model_dump(), code)
+    more = (params.model_dump(), code)
+    store = fitting.checkpoints(section, run, machine, *more, prefix=TRIALS)
     started = time.perf_counter()
     module, best = fitting.fit(
         section, run, machine, labels, train, validation, store, tracked=False
