@@ -39,3 +39,17 @@ def test_every_stage_and_plug_in_is_named() -> None:
     text = README + (ROOT / "params.yaml").read_text()
     for name in (*check.STAGES, *plugins.names("tasks"), *plugins.names("methods")):
         assert name in text
+
+
+def test_the_study_s_table_is_the_measured_one() -> None:
+    study = json.loads((ROOT / "benchmarks/when_to_finetune.json").read_text())["reviews"]
+    sizes = re.search(r"^\| test accuracy by training rows \| (.+) \|$", README, re.MULTILINE)
+    assert sizes and sizes[1].split(" | ") == [f"{size:,}" for size in study["sizes"]]
+    for curve in study["curves"].values():
+        cells = [curve["values"][str(size)] for size in study["sizes"]]
+        told = " | ".join(
+            f"{cell['value']:.3f} ±{cell['high'] - cell['value']:.3f}" for cell in cells
+        )
+        assert f"| {curve['name']} | {told} |\n" in README
+    for rule in study["rules"]:
+        assert f"- {rule['verdict']}: {rule['rule']}\n" in README
