@@ -49,7 +49,7 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     table = read_arrow("data/tokenized/test.arrow")
     model = weights.load(run)
     started = time.perf_counter()
-    logits = predict(model, table, params.batch_size, machine.device, run.task.logits)
+    logits = predict(model, table, params.batch_size, machine.device, run.task)
     seconds = time.perf_counter() - started
 
     rows = read_parquet("data/prepared/test.parquet")

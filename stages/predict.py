@@ -147,7 +147,7 @@ def _in_windows(
     params = tokenize.Tokenize(max_length=model.max_length, max_truncated=1.0, stride=model.stride)
     tokenizer = tokenize.load_tokenizer(Path(model.folder) / "tokenizer.json")
     table, _ = tokenize.windowed(tokenizer, rows, params, task, model.labels)
-    logits = predict(model.model, table, BATCH, model.device, task.logits)
+    logits = predict(model.model, table, BATCH, model.device, task)
     found = task.answers(logits, table, model.labels, model.learnt, rows)
     return found, [False] * len(rows)
 
