@@ -64,6 +64,11 @@ def put(folder: Path, values: dict[str, Any]) -> None:
         yaml.dump(content, out)
 
 
+def loaded(text: str) -> Any:
+    """The content of YAML as plain values."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
 def run(*stages: str) -> None:
     """Run the stages named, or all, in the current folder."""
     params = check.load("params.yaml")

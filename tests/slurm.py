@@ -169,6 +169,15 @@ def until(
         time.sleep(0.1)
 
 
+def children(process: int) -> list[psutil.Process]:
+    """A process and what it started, those in the cluster included."""
+    try:
+        parent = psutil.Process(process)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def daemons(folder: Path) -> list[psutil.Process]:
     """The processes of a cluster in a folder."""
     found = []

@@ -14,6 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from stages.errors import UserError
+from stages.preparing import hub
 from tests import hub_server
 from tests.preparing import rows, run, text, written
 
@@ -138,6 +139,18 @@ def test_what_the_hub_does_not_have() -> None:
         assert message in problems[0]
         assert all("\n" not in problem for problem in problems)
     assert not written()
+
+
+def test_classes_in_lists_have_their_names() -> None:
+    import datasets
+
+    tags = datasets.List(datasets.ClassLabel(names=["O", "B-x", "I-x"]))
+    features = datasets.Features({"tags": tags, "text": datasets.Value("string")})
+    rows = {"tags": [[0, 1, 2], [], None, [2, -1]], "text": ["a", "b", "c", "d"]}
+    data = datasets.Dataset.from_dict(rows, features=features).select([1, 2, 3, 0])
+    ((found, texts),) = hub.batches(data, ["tags", "text"])
+    assert found.to_pylist() == [[], None, ["I-x", None], ["O", "B-x", "I-x"]]
+    assert texts.to_pylist() == ["b", "c", "d", "a"]
 
 
 def test_neither_network_nor_cache() -> None:

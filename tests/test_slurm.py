@@ -1,15 +1,18 @@
-"""Stages as SLURM jobs on two nodes, with what they ask for, and the same results."""
+"""Stages as SLURM jobs on two nodes: the same results, reported cancellations, locks that hold."""
 
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import bridge, project, slurm
+from tests.bridge import Copy
 from tests.slurm import Cluster, until
 
 WHY = slurm.missing()
@@ -17,6 +20,10 @@ pytestmark = pytest.mark.skipif(bool(WHY), reason=WHY)
 
 PROJECT = {
     "in.txt": "1\n",
+    "wait.sh": """\
+echo $1 on $(hostname) >> $RUNLOG; echo $SLURM_JOB_ID > $RUNLOG.job
+while [ ! -e $RUNLOG.go ]; do sleep 0.05; done
+""",
     "dvc.yaml": """\
 stages:
   cell:
@@ -41,6 +48,21 @@ stages:
     meta: {snakemake: {local: true}}
 """,
 }
+SLOW = PROJECT | {
+    "dvc.yaml": """\
+stages:
+  train:
+    cmd: sh wait.sh train && cat in.txt > model
+    deps: [in.txt]
+    outs: [model]
+    meta: {snakemake: {slurm_extra: "-w n2"}}
+  evaluate:
+    cmd: echo evaluate on $(hostname) >> $RUNLOG; cat model > score
+    deps: [model]
+    outs: [score]
+    meta: {snakemake: {slurm_extra: "-w n1"}}
+"""
+}
 # What another cluster may need too, but for the seconds: no database of jobs, no accounts.
 HERE = (
     "--slurm-status-command=squeue",
@@ -48,6 +70,7 @@ HERE = (
     "--slurm-init-seconds-before-status-checks=1",
     "--seconds-between-status-checks=1",
 )
+SNAKEMAKE = ("snakemake", "--workflow-profile", "slurm", *HERE)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +79,36 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield made
 
 
+@pytest.fixture
+def slow(cluster: Cluster, tmp_path: Path) -> Iterator[Copy]:
+    made = bridge.create(tmp_path / "copy", SLOW)
+    yield made
+    Path(f"{made.log}.go").touch()  # let what is left end
+
+
+def output(copy: Copy) -> str:
+    return copy.folder.with_suffix(".out").read_text()
+
+
+def job(copy: Copy) -> str:
+    """Wait until the command of `train` runs; SLURM's number of its job."""
+    noted = Path(f"{copy.log}.job")
+    until(lambda: noted.exists() and noted.read_text().strip(), lambda: output(copy))
+    return noted.read_text().strip()
+
+
+def is_done(copy: Copy, ran: list[str]) -> None:
+    assert copy.log.read_text().splitlines() == ran
+    assert "up to date" in copy("dvc", "status")
+    assert copy.run("dvc").ran == []
+
+
 def test_a_matrix_runs_on_both_nodes_with_what_it_asks_for(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     base = bridge.create(tmp_path / "dvc", PROJECT)
     copy = bridge.duplicate(base, tmp_path / "copy")
-    copy(*cluster.command("snakemake", "--workflow-profile", "slurm", *HERE))
+    copy(*cluster.command(*SNAKEMAKE))
     ran = copy.log.read_text().splitlines()
     assert sorted(ran)[:4] == ["cell_n1 on n1"] * 2 + ["cell_n2 on n2"] * 2
     assert "join on n1" in ran  # where Snakemake runs
@@ -79,6 +126,51 @@ def test_a_matrix_runs_on_both_nodes_with_what_it_asks_for(
     base.shell("mkdir bin; printf '#!/bin/sh\\n' > bin/scontrol; chmod +x bin/scontrol")
     base("sh", "-c", "PATH=$PWD/bin:$PATH dvc repro; rm -r bin")
     assert copy.tree() == base.tree()
+
+
+def test_the_default_pipeline(cluster: Cluster, tmp_path: Path) -> None:
+    """Another run of the same project by DVC, here, gives the same lock file."""
+    folders = [tmp_path / engine for engine in ("slurm", "dvc")]
+    by_slurm, by_dvc = (project.make(folder, rows=60) for folder in folders)
+    said = by_slurm(
+        *cluster.command(
+            "snakemake", "--profile", "workflow/profiles/slurm", "--workflow-profile", "none", *HERE
+        )
+    )
+    assert said.count("has been submitted with SLURM jobid") == 8
+    by_dvc.repro()
+    locks = [yaml.safe_load((folder / "dvc.lock").read_text()) for folder in folders]
+    assert locks[0] == locks[1]
+    assert by_slurm.repro() == set()
+
+
+def test_a_cancelled_job_is_reported_and_its_rerun_works(cluster: Cluster, slow: Copy) -> None:
+    run = slow.start(*cluster.command(*SNAKEMAKE))
+    cluster("scancel", job(slow))
+    assert run.wait() == 1, output(slow)
+    assert re.search(r"status is: 'CANCELLED", output(slow)), output(slow)
+    Path(f"{slow.log}.go").touch()
+    slow(*cluster.command(*SNAKEMAKE))
+    is_done(slow, ["train on n2", "train on n2", "evaluate on n1"])
+
+
+def test_a_stage_runs_once_whoever_asks_on_whichever_node(cluster: Cluster, slow: Copy) -> None:
+    """Plain DVC on n1, which cannot see the processes of n2, is refused; a second Snakemake,
+    which sends the stage to n1 after the first one was killed, waits for it."""
+    first = slow.start(*cluster.command(*SNAKEMAKE))
+    job(slow)
+    refused = slow(*cluster.command("dvc", "repro"), check=False)
+    assert "is busy" in refused
+    assert "@n2 " in refused  # who has it
+    for process in slurm.children(first.pid):
+        process.send_signal(signal.SIGKILL)
+    first.wait()
+    second = slow.start(*cluster.command(*SNAKEMAKE, "--set-resources", "train:slurm_extra=-w n1"))
+    log = slow.folder / ".dvc/tmp/bridge/train.log"
+    until(lambda: "train: being run by n2" in log.read_text(), lambda: output(slow))
+    Path(f"{slow.log}.go").touch()
+    assert second.wait() == 0, output(slow)
+    is_done(slow, ["train on n2", "evaluate on n1"])
 
 
 def test_nothing_is_left_of_a_cluster_whose_tests_are_killed(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands around the pipeline.
 
     python -m workflow compare REV      the present results beside those of a git revision
+    python -m workflow recipe           bring the recipes in step with params.yaml
     python -m workflow share            give the team what was computed here
     python -m workflow fetch            take from the team what the present parameters need
     python -m workflow sweep            the search of params.yaml: plans trials and runs them
@@ -15,7 +16,7 @@ import sys
 
 from stages.errors import UserError, did_you_mean
 
-COMMANDS = ("compare", "fetch", "share", "sweep")
+COMMANDS = ("compare", "fetch", "recipe", "share", "sweep")
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from pydantic import Field, ValidationError, field_validator
 
 from stages import params
@@ -98,8 +99,10 @@ def rows(file: str, split: str, columns: list[str]) -> tuple[datasets.Dataset, l
 
 
 def batches(data: datasets.Dataset, names: list[str]) -> Iterator[list[pa.Array]]:
-    """Columns [rows] of at most BATCH rows; a class's number is replaced by its name."""
-    labels = {name: getattr(data.features[name], "names", None) for name in names}
+    """Columns [rows] of at most BATCH rows; a class's number is replaced by its name, also in a
+    list."""
+    of_lists = {name: getattr(data.features[name], "feature", None) for name in names}
+    labels = {name: getattr(of_lists[name] or data.features[name], "names", None) for name in names}
     table = data.with_format("arrow")
     for start in range(0, len(data), BATCH):
         part = table[start : start + BATCH]
@@ -109,9 +112,16 @@ def batches(data: datasets.Dataset, names: list[str]) -> Iterator[list[pa.Array]
 def _named(values: pa.Array, labels: list[str] | None) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
+    import pyarrow.types as kinds
 
     if labels is None:
         return values
+    if kinds.is_list(values.type) or kinds.is_large_list(values.type):
+        named = _named(values.flatten(), labels)
+        ends = pa.array(np.cumsum(pc.fill_null(pc.list_value_length(values), 0)), pa.int32())
+        return pa.ListArray.from_arrays(
+            pa.concat_arrays([pa.array([0], pa.int32()), ends]), named, mask=values.is_null()
+        )
     known = pc.if_else(pc.greater_equal(values, 0), values, None)  # -1 stands for no label
     return pa.array(labels).take(known)
 
