@@ -70,8 +70,8 @@ def table(found: prompts.Examples) -> pa.Table:
 
 def engine(model: Any) -> FineTuning:
     run = Run(
-        "generation", "full", task, None, task.Params(data=data(text="t"), loss={}), None, None
-    )  # type: ignore[arg-type]
+        "generation", "full", task, None, task.Params(data=data(text="t"), loss=task.Loss()), None, None
+    )
     return FineTuning(model, run, [], {}, Optimization(1e-3, 0.0, 0, 1, "constant", 0))
 
 
@@ -115,7 +115,7 @@ def test_each_form_gives_prompt_and_response() -> None:
         {"instruction": ["Add."], "input": ["1\r\n  2"], "output": [" 3\n"]},
         data(instruction="i", input="in", output="o"),
     )
-    assert found.loc[0, ["prompt", "response"]].tolist() == ["Add.\n\n1\n  2", "3"]
+    assert found[["prompt", "response"]].to_numpy()[0].tolist() == ["Add.\n\n1\n  2", "3"]
     turns = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "a"},
@@ -124,9 +124,10 @@ def test_each_form_gives_prompt_and_response() -> None:
         {"role": "assistant", "content": "d"},
     ]
     found, _ = read({"messages": [json.dumps(turns)]}, data(messages="m"))
-    assert json.loads(found["messages"][0]) == turns[:-1] and found["response"][0] == "d"
+    assert json.loads(found["messages"].iloc[0]) == turns[:-1]
+    assert found["response"].iloc[0] == "d"
     found, _ = read({"text": ["one two three\nfour five"]}, data(text="t"))
-    assert found.loc[0].tolist() == ["one two three", "\nfour five", ""]
+    assert found.to_numpy()[0].tolist() == ["one two three", "\nfour five", ""]
 
 
 def test_columns_of_two_forms_are_refused() -> None:

@@ -104,7 +104,7 @@ def _batch(
         chosen = np.array(
             [_choose(one, decoding, draw) for one, draw in zip(logits, draws, strict=True)]
         )
-        for row in np.flatnonzero(going):
+        for row in np.flatnonzero(going).tolist():
             if int(chosen[row]) in ends:
                 going[row] = False
             else:
