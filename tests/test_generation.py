@@ -70,7 +70,13 @@ def table(found: prompts.Examples) -> pa.Table:
 
 def engine(model: Any) -> FineTuning:
     run = Run(
-        "generation", "full", task, None, task.Params(data=data(text="t"), loss=task.Loss()), None, None
+        "generation",
+        "full",
+        task,
+        None,
+        task.Params(data=data(text="t"), loss=task.Loss()),
+        None,
+        None,
     )
     return FineTuning(model, run, [], {}, Optimization(1e-3, 0.0, 0, 1, "constant", 0))
 
