@@ -353,12 +353,10 @@ def ready(folder: Path, **changes: Any) -> None:
     running.ready(folder, "generation", text, "rows.jsonl", **small | changes)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_what_is_learnt_by_heart_is_written_to_the_letter(inside: Path, method: str) -> None:
+def test_what_is_learnt_by_heart_is_written_to_the_letter(inside: Path) -> None:
     """Every training row's answer, by the evaluated model and by the exported one."""
-    epochs = {"finetune__epochs": 30, "finetune__batch_size": 8}
-    rates = {"finetune__learning_rate": 0.01, "methods__lora__learning_rate": 0.03}
-    ready(inside, run__method=method, methods__lora__rank=16, **epochs, **rates)
+    small = {"finetune__epochs": 30, "finetune__batch_size": 8, "finetune__learning_rate": 0.01}
+    ready(inside, **small)
     running.run("fetch_model", "prepare", "tokenize")
     for name in ("tokenized/{}.arrow", "prepared/{}.parquet"):
         train = Path("data") / name.format("train")
@@ -379,6 +377,17 @@ def test_what_is_learnt_by_heart_is_written_to_the_letter(inside: Path, method: 
         assert found[0]["generated_text"] == row["response"]
     html = Path("results/report.html").read_text()
     assert "Written texts" in html and "log likelihood on the validation split" in html
+
+
+@pytest.mark.parametrize("method", ["lora", "bitfit", "freeze"])
+def test_other_methods_export_what_they_wrote(inside: Path, method: str) -> None:
+    """The export itself refuses other likelihoods than were evaluated."""
+    ready(inside, run__method=method, methods__freeze__layers=1, finetune__epochs=1)
+    running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
+    row = pd.read_parquet("results/predictions.parquet").iloc[0]
+    pipe = transformers.pipeline("text-generation", "models/export")
+    found = pipe([{"role": "user", "content": row["prompt"]}], return_full_text=False)
+    assert found[0]["generated_text"].strip() == row["predicted"]
 
 
 def test_a_prompt_may_have_several_responses(inside: Path) -> None:
