@@ -8,8 +8,11 @@
     python -m stages schema         write workflow/schemas/params.schema.json
     python -m stages clean [--all]  remove checkpoints that no run will go on from
     python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
+    python -m stages baseline_trial OUT KEY=VALUE...   the same of the best trivial model
     python -m stages leaderboard FOLDER       table and plot of the trials in a folder
+    python -m stages pretrain_tokenize, pretrain   those of workflow/pretrain/dvc.yaml
     python -m stages sweep --trials NAME...   the same of a search, and the best of it
+    python -m stages study FOLDER ...         the report of workflow/studies
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -23,6 +26,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -31,8 +35,10 @@ from stages.alone import alone
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
+TRIALS = ("trial", "baseline_trial")
 COMMANDS = (
-    *("check", "clean", "explain", "leaderboard", "predict", "summary", "schema", "sweep", "trial"),
+    *("baseline_trial", "check", "clean", "explain", "leaderboard", "predict", "schema", "study"),
+    *("summary", "sweep", "trial"),
 )
 
 
@@ -59,24 +65,24 @@ def main(arguments: list[str]) -> int:
 
 
 def _dispatch(name: str, rest: list[str]) -> int:
-    if name in check.STAGES:
+    if name in (*check.STAGES, *check.PRETRAIN_STAGES):
         if rest:
             raise UserError(
                 f"python -m stages {name}: takes no argument, got {rest[0]!r}; remove it"
             )
         with alone(name):
-            run_stage(name)
+            (run_stage if name in check.STAGES else run_pretrain)(name)
         return 0
-    if name == "trial":
-        run_trial(rest)
+    if name in TRIALS:
+        run_trial(name, rest)
         return 0
-    if name in {"check", "clean", "explain", "leaderboard", "predict", "summary", "sweep"}:
+    if name in COMMANDS and name != "schema":
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":
         check.write_schema()
         return 0
-    known = (*check.STAGES, *COMMANDS)
+    known = (*check.STAGES, *check.PRETRAIN_STAGES, *COMMANDS)
     raise UserError(f"python -m stages: no such stage, got {name!r}; {did_you_mean(name, known)}")
 
 
@@ -84,41 +90,58 @@ def run_stage(name: str) -> None:
     """Check everything that can be checked, run one stage, and note how it went."""
     params = check.load()
     module = importlib.import_module(f"stages.{name}")
-    _run(name, name, params, lambda: module.run(params.sections[name], params.run))
+    libraries = set(module.LIBRARIES)
+    if name in LOAD_METHOD:
+        libraries |= set(params.run.method.LIBRARIES)
+    method = params.run.method_name
+    _run(name, libraries, method, lambda: module.run(params.sections[name], params.run))
 
 
-def run_trial(arguments: list[str]) -> None:
+def run_pretrain(name: str) -> None:
+    """`run_stage` of workflow/pretrain/dvc.yaml, whose parameters lie beside it."""
+    section = check.load_pretrain()[name]
+    module = importlib.import_module(f"stages.{name}")
+    _run(name, set(module.LIBRARIES), "full", lambda: module.run(section))
+
+
+def run_trial(stage: str, arguments: list[str]) -> None:
     """`run_stage` of a trial, given where its numbers go and what is another than in
     params.yaml."""
-    from stages import trial
     from stages.trials import overrides
 
     out = Path(arguments[0]) if arguments else Path()
     if out.suffix != ".json" or out.is_absolute() or out.parts[0] != "results":
         raise UserError(
-            f"python -m stages trial: a JSON file below results/ comes first, got {str(out)!r}; "
+            f"python -m stages {stage}: a JSON file below results/ comes first, got {str(out)!r}; "
             "write results/trials/NAME.json"
         )
     given = overrides.parse(arguments[1:])
     params = check.load(overrides=given)
-    overrides.require_effect(given, params.run.task_name, params.run.method_name)
-    sections = params.sections
-    job = trial.Job(out, given, sections["finetune"], sections["evaluate"].batch_size)
+    method = params.run.method_name if stage == "trial" else None
+    overrides.require_effect(given, params.run.task_name, method)
+    module = importlib.import_module(f"stages.{stage}")
+    needed = [params.sections[name] for name in module.SECTIONS]
+    job = module.Job(out, given, *needed[1:])
     name = out.relative_to("results").with_suffix("").as_posix()
     with alone(name):
-        _run("trial", name, params, lambda: trial.run(sections["trial"], params.run, job))
+        libraries = set(module.LIBRARIES)
+        if stage in LOAD_METHOD:
+            libraries |= set(params.run.method.LIBRARIES)
+        work = partial(module.run, needed[0], params.run, job)
+        _run(name, libraries, params.run.method_name, work)
 
 
 def _run(
-    stage: str, name: str, params: check.Params, work: Callable[[], dict[str, object]]
+    name: str, libraries: set[str], method: str, work: Callable[[], dict[str, object]]
 ) -> None:
-    """Do the work of a stage and note, under a name, how it went."""
+    """Do the work of a stage and note, under a name, how it went.
+
+    Args:
+        libraries: that shape its outputs; `method`: whose they are where only one needs them.
+    """
     from stages import pins, runs
 
-    libraries = set(importlib.import_module(f"stages.{stage}").LIBRARIES)
-    if stage in LOAD_METHOD:
-        libraries |= set(params.run.method.LIBRARIES)
-    pins.require(sorted(libraries), params.run.method_name)
+    pins.require(sorted(libraries), method)
     started = time.perf_counter()
     facts = work()
     seconds = time.perf_counter() - started

@@ -33,6 +33,9 @@ BESIDE = (
     "sweep",
 )  # stages that other dvc.yaml files run, many times with other parameters
 
+PRETRAIN = Path("workflow/pretrain/params.yaml")
+PRETRAIN_STAGES = ("pretrain_tokenize", "pretrain")  # of a pipeline with parameters of its own
+
 
 @dataclass(frozen=True)
 class Params:
@@ -171,6 +174,24 @@ def combinations(sections: dict[str, Any]) -> list[str]:
             f"{export.base_model!r}; write null"
         )
     return found
+
+
+def load_pretrain(path: Path = PRETRAIN) -> dict[str, Any]:
+    """The sections of the pipeline that pretrains, by stage.
+
+    Raises:
+        UserError: with every problem found.
+    """
+    fields: Any = {stage: (section_class(stage), ...) for stage in PRETRAIN_STAGES}
+    whole = create_model("PretrainParams", __base__=Section, **fields)
+    try:
+        valid = whole.model_validate(read(path))
+    except ValidationError as error:
+        lines = problems(error, whole)
+        raise UserError(
+            *(line.replace("params.yaml", path.as_posix(), 1) for line in lines)
+        ) from None
+    return {stage: getattr(valid, stage) for stage in PRETRAIN_STAGES}
 
 
 def schema() -> dict[str, Any]:

@@ -33,7 +33,10 @@ BESIDE: dict[str, Any] = {
     for file in sorted((ROOT / "workflow").rglob("dvc.yaml"))
     for name, stage in yaml.safe_load(file.read_text())["stages"].items()
 }
-LIGHT = ("fetch_model", "prepare", "tokenize", "baseline", "report")
+LIGHT = (
+    *("fetch_model", "prepare", "tokenize", "baseline", "report", "leaderboard", "sweep"),
+    *("study", "baseline_trial"),
+)
 
 
 @cache
@@ -103,7 +106,8 @@ def group(path: str) -> str:
         return "supervisor" if parts[1] == "supervision" else "workflow"
     if len(parts) == 3:
         return parts[1]
-    if parts[1] in {*check.STAGES, *check.BESIDE, "leaderboard"}:
+    beside = {*check.BESIDE, *check.PRETRAIN_STAGES, "baseline_trial", "leaderboard", "study"}
+    if parts[1] in {*check.STAGES, *beside}:
         return "stage"
     if parts[1] in {"__main__", "check", "checking", "clean", "explain", "predict", "summary"}:
         return "command"
@@ -116,13 +120,14 @@ MAY_IMPORT = {
         *("common", "trials", "ground"),
     },
     "stage": {
-        *("preparing", "base", "training", "exporting", "reporting", "trials", "common"),
-        "ground",
+        *("preparing", "base", "training", "exporting", "reporting", "trials", "studying"),
+        *("common", "ground"),
     },
     "exporting": {"exporting", "training", "common", "ground"},
     "training": {"training", "common", "ground"},
     "reporting": {"reporting", "common", "ground"},
     "trials": {"trials", "reporting", "ground"},
+    "studying": {"studying", "reporting", "ground"},
     "preparing": {"preparing", "common", "ground"},
     "base": {"base", "ground"},
     "tasks": {"common", "ground"},
@@ -161,6 +166,9 @@ def test_code_deps_are_the_import_closure(stage: str, task: str, method: str) ->
 def needs(stage: str, task: str, method: str) -> set[str]:
     """The modules that a stage loads, with those of a task and a method where it uses them."""
     needed = closure(f"stages/{stage}.py")
+    if stage in check.PRETRAIN_STAGES:  # they bring their own task, and always train all
+        needed |= closure("stages/methods/full.py") if stage == "pretrain" else set()
+        return {path for path in needed if not path.endswith("__init__.py")}
     uses = (ROOT / f"stages/{stage}.py").read_text() + "".join(
         (ROOT / path).read_text() for path in needed if group(path) == "training"
     )
@@ -192,7 +200,7 @@ def test_params_of_trials_are_complete_and_minimal(name: str) -> None:
     """What the command line sets is no parameter of params.yaml, so a changed default reruns
     nothing."""
     stage = BESIDE[name]
-    given = set(re.findall(r"([\w.]+)=\$", stage["cmd"])) | {"finetune.threads"}
+    given = set(re.findall(r"([\w.]+)=", stage["cmd"])) | {"finetune.threads"}
     if name.startswith("workflow/sweep:"):
         given |= {*SHIPPED["sweep"]["parameters"], "finetune.seed"}
     keys = {key for key in stage["params"] if isinstance(key, str)}
@@ -228,6 +236,14 @@ def test_pins_in_the_key_are_the_libraries_of_the_stage(stage: str) -> None:
     loads_method = any("methods/${run.method}" in dep for dep in DVC["stages"][stage]["deps"])
     assert ("methods.${run.method}" in keys) == loads_method
     assert (stage in __main__.LOAD_METHOD) == loads_method
+
+
+@pytest.mark.parametrize("stage", check.PRETRAIN_STAGES)
+def test_pretraining_reads_its_section_and_its_pins(stage: str) -> None:
+    own, pins = BESIDE[f"workflow/pretrain:{stage}"]["params"]
+    assert own == {str(check.PRETRAIN): [stage]}
+    libraries = importlib.import_module(f"stages.{stage}").LIBRARIES
+    assert pins["pyproject.toml"] == [f"tool.pins.{name}" for name in sorted(libraries)]
 
 
 def test_trials_check_the_pins_of_their_method() -> None:

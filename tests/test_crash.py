@@ -215,11 +215,13 @@ def test_clean_removes_orphans_and_keeps_what_is_wanted(
 ) -> None:
     shutil.copy(projects.ROOT / "params.yaml", folder)
     wanted = clean._present()
-    for place in (wanted, checkpoints.FOLDER / "other"):
+    trial, old = (checkpoints.FOLDER / f"{checkpoints.TRIALS}{name}" for name in ("a", "b"))
+    for place in (wanted, checkpoints.FOLDER / "other", trial, old):
         save(Checkpoints(place), 1, 1)
+    os.utime(old, (1, 1))
     assert clean.main([]) == 0
-    assert list(checkpoints.FOLDER.iterdir()) == [wanted]
-    assert "clean: 1 removed" in capsys.readouterr().out
+    assert set(checkpoints.FOLDER.iterdir()) == {wanted, trial}
+    assert "clean: 2 removed" in capsys.readouterr().out
     assert clean.main(["--all"]) == 0
     assert not list(checkpoints.FOLDER.iterdir())
 

@@ -201,7 +201,7 @@ def test_checkpoints_of_a_trial_are_its_own(
     machine = Machine("cpu", "float32", 1, "any")
     folders = {
         fitting.checkpoints(params.sections["finetune"], params.run, machine, *more).folder
-        for more in ([], ["trial", {"draw": 0}], ["trial", {"draw": 1}])
+        for more in ([], [{"draw": 0}], [{"draw": 1}])
     }
     assert len(folders) == 3
 

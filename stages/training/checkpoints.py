@@ -23,21 +23,23 @@ if TYPE_CHECKING:
     import torch
 
 FOLDER = Path("results/run/checkpoints")
+TRIALS = "trial-"  # begins the names of those of trials, of which many may be under way
 KEPT = 2  # the last, and the one before, should the last be damaged
 Tensors = dict[str, "torch.Tensor"]
 
 
-def key(stage: str, names: dict[str, str], *values: Any) -> str:
+def key(stage: str, names: dict[str, str], *values: Any, pipeline: Path = Path("dvc.yaml")) -> str:
     """Hash of everything that a stage's result depends on.
 
     Args:
         stage: its deps, code and data, are those that dvc.yaml lists, by content.
         names: for `${...}` in them, such as {"run.method": "full"}.
         values: whatever else counts, as JSON: parameters, versions, the device class.
+        pipeline: the dvc.yaml that the stage is in; its paths are those of the project's root.
     """
     from ruamel.yaml import YAML
 
-    deps = YAML(typ="safe", pure=True).load(Path("dvc.yaml"))["stages"][stage]["deps"]
+    deps = YAML(typ="safe", pure=True).load(pipeline)["stages"][stage]["deps"]
     contents = {}
     for dep in deps:
         path = Path(re.sub(r"\$\{([\w.]+)\}", lambda found: names[found[1]], dep))

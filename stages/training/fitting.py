@@ -65,18 +65,21 @@ class Finetune(Section):
         return self
 
 
-def checkpoints(params: Finetune, run: Run, machine: Machine, *more: Any) -> Checkpoints:
+def checkpoints(
+    params: Finetune, run: Run, machine: Machine, *more: Any, prefix: str = ""
+) -> Checkpoints:
     """Where a run with these inputs keeps its checkpoints.
 
     Args:
         more: whatever else the result depends on, as JSON.
+        prefix: of the folder's name.
     """
     from stages.training.checkpoints import FOLDER, Checkpoints, key
 
     names = {"run.task": run.task_name, "run.method": run.method_name}
     libraries = versions((*LIBRARIES, *run.method.LIBRARIES))
     values = (names, parameters(params, run), libraries, machine.device_class(), *more)
-    return Checkpoints(FOLDER / key("finetune", names, *values))
+    return Checkpoints(FOLDER / f"{prefix}{key('finetune', names, *values)}")
 
 
 def fit(
