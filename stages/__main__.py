@@ -8,9 +8,11 @@
     python -m stages schema         write workflow/schemas/params.schema.json
     python -m stages clean [--all]  remove checkpoints that no run will go on from
     python -m stages trial OUT KEY=VALUE...   one trial with these parameters, metrics only
+    python -m stages baseline_trial OUT KEY=VALUE...   the same of the best trivial model
     python -m stages leaderboard FOLDER       table and plot of the trials in a folder
     python -m stages pretrain_tokenize, pretrain   those of workflow/pretrain/dvc.yaml
     python -m stages sweep --trials NAME...   the same of a search, and the best of it
+    python -m stages study FOLDER ...         the report of workflow/studies
 
 Exit codes: 0 done; 1 a bug of ours; 2 something that you can mend, said in one line each;
 130 interrupted.
@@ -33,8 +35,10 @@ from stages.alone import alone
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
+TRIALS = ("trial", "baseline_trial")
 COMMANDS = (
-    *("check", "clean", "explain", "leaderboard", "predict", "summary", "schema", "sweep", "trial"),
+    *("baseline_trial", "check", "clean", "explain", "leaderboard", "predict", "schema", "study"),
+    *("summary", "sweep", "trial"),
 )
 
 
@@ -69,10 +73,10 @@ def _dispatch(name: str, rest: list[str]) -> int:
         with alone(name):
             (run_stage if name in check.STAGES else run_pretrain)(name)
         return 0
-    if name == "trial":
-        run_trial(rest)
+    if name in TRIALS:
+        run_trial(name, rest)
         return 0
-    if name in {"check", "clean", "explain", "leaderboard", "predict", "summary", "sweep"}:
+    if name in COMMANDS and name != "schema":
         file = "checking" if name == "check" else name
         return importlib.import_module(f"stages.{file}").main(rest)
     if name == "schema":
@@ -100,27 +104,30 @@ def run_pretrain(name: str) -> None:
     _run(name, set(module.LIBRARIES), "full", lambda: module.run(section))
 
 
-def run_trial(arguments: list[str]) -> None:
+def run_trial(stage: str, arguments: list[str]) -> None:
     """`run_stage` of a trial, given where its numbers go and what is another than in
     params.yaml."""
-    from stages import trial
     from stages.trials import overrides
 
     out = Path(arguments[0]) if arguments else Path()
     if out.suffix != ".json" or out.is_absolute() or out.parts[0] != "results":
         raise UserError(
-            f"python -m stages trial: a JSON file below results/ comes first, got {str(out)!r}; "
+            f"python -m stages {stage}: a JSON file below results/ comes first, got {str(out)!r}; "
             "write results/trials/NAME.json"
         )
     given = overrides.parse(arguments[1:])
     params = check.load(overrides=given)
-    overrides.require_effect(given, params.run.task_name, params.run.method_name)
-    sections = params.sections
-    job = trial.Job(out, given, sections["finetune"], sections["evaluate"].batch_size)
+    method = params.run.method_name if stage == "trial" else None
+    overrides.require_effect(given, params.run.task_name, method)
+    module = importlib.import_module(f"stages.{stage}")
+    needed = [params.sections[name] for name in module.SECTIONS]
+    job = module.Job(out, given, *needed[1:])
     name = out.relative_to("results").with_suffix("").as_posix()
     with alone(name):
-        libraries = {*trial.LIBRARIES, *params.run.method.LIBRARIES}
-        work = partial(trial.run, sections["trial"], params.run, job)
+        libraries = set(module.LIBRARIES)
+        if stage in LOAD_METHOD:
+            libraries |= set(params.run.method.LIBRARIES)
+        work = partial(module.run, needed[0], params.run, job)
         _run(name, libraries, params.run.method_name, work)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -23,7 +23,7 @@ from stages.errors import UserError
 from stages.params import Run, Section
 from stages.training import fitting
 from stages.training.checkpoints import TRIALS
-from stages.training.drawing import draw
+from stages.training.drawing import draw, skipped
 from stages.training.fitting import LIBRARIES, Finetune
 from stages.training.machine import configure
 from stages.training.schedule import steps_per_epoch
@@ -31,12 +31,15 @@ from stages.training.schedule import steps_per_epoch
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["LIBRARIES", "Job", "Trial", "run"]
+__all__ = ["LIBRARIES", "SECTIONS", "Job", "Trial", "run"]
+SECTIONS = ("trial", "finetune", "evaluate")  # of params.yaml: its own, and those in its Job
 
 
 class Trial(Section):
     rows: int | None = Field(ge=1, description="training rows drawn; null: all")
     draw: int = Field(ge=0, description="number of the draw")
+    validation_rows: int | None = Field(ge=1, description="rows at most that choose the epoch")
+    lacking: Literal["refuse", "skip"] = Field(description="where there are fewer rows")
     min_steps: int = Field(ge=0, description="optimizer steps; more epochs where there are fewer")
     threads: int = Field(ge=1)
 
@@ -45,23 +48,28 @@ class Trial(Section):
 class Job:
     """What a trial is given beside its own section.
 
-    `overrides` are the parameters that its command line names, `batch_size` is `evaluate`'s.
+    `overrides` are the parameters that its command line names, `evaluate` is that section.
     """
 
     out: Path
     overrides: Mapping[str, Any]
     finetune: Finetune
-    batch_size: int
+    evaluate: Any
 
 
 def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
-    """Write job.out: the metrics of both splits, and what training did."""
-    machine = configure(job.finetune.device, job.finetune.precision, params.threads)
+    """Write job.out: the metrics of both splits, and what training did; or, where rows are lacking
+    and the trial is to be skipped, how many there are."""
     labels = read_json("data/prepared/labels.json")
     train, validation, test = (
         read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
     )
+    if params.lacking == "skip" and _count(train) < (params.rows or 0):
+        write_json(job.out, skipped(job.overrides, run.task.MAIN_METRIC, _count(train)))
+        return {"rows_in_all": _count(train)}
+    machine = configure(job.finetune.device, job.finetune.precision, params.threads)
     train = drawn(params, train)
+    validation = _part(validation, _at_most(params.validation_rows, validation), params.draw)
     section = lengthened(job.finetune, params, _batches(job.finetune, train))
     code = sha256(__file__)
     more = (params.model_dump(), code)
@@ -82,7 +90,7 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
         "learnt": module.learnt | best.settled,
     }
     model = weights.assemble(run, about, best.weights, job.out)
-    logits = predict(model, test, job.batch_size, machine.device, run.task.logits)
+    logits = predict(model, test, job.evaluate.batch_size, machine.device, run.task.logits)
     learnt = model.config.finetuning_learnt
     scores = run.task.scores(logits, test, labels, learnt).astype("float64")
     once = np.ones((1, len(firsts(test))))
@@ -110,16 +118,30 @@ def drawn(params: Trial, train: pa.Table) -> pa.Table:
     Raises:
         UserError: there are fewer.
     """
-    from stages.training.batching import firsts, targets
-
-    starts = firsts(train)
-    if params.rows is not None and params.rows > len(starts):
+    count = _count(train)
+    if params.rows is not None and params.rows > count:
         raise UserError(
-            f"params.yaml: trial.rows: the training split has {len(starts):,} rows, got "
+            f"params.yaml: trial.rows: the training split has {count:,} rows, got "
             f"{params.rows}; write at most that, or null for all"
         )
-    rows = np.searchsorted(starts, np.arange(len(train)), side="right") - 1  # of each example
-    return train.take(np.flatnonzero(np.isin(rows, draw(targets(train), params.rows, params.draw))))
+    return _part(train, params.rows, params.draw)
+
+
+def _part(table: pa.Table, rows: int | None, number: int) -> pa.Table:
+    """The examples of some rows."""
+    from stages.training.batching import firsts, targets
+
+    of = np.searchsorted(firsts(table), np.arange(len(table)), side="right") - 1  # each example
+    return table.take(np.flatnonzero(np.isin(of, draw(targets(table), rows, number))))
+
+
+def _at_most(rows: int | None, table: pa.Table) -> int | None:
+    return None if rows is None else min(rows, _count(table))
+
+
+def _count(table: pa.Table) -> int:
+    """Rows, without torch, whose threads `configure` sets up."""
+    return len(table["row"].unique()) if "row" in table.column_names else len(table)
 
 
 def _batches(finetune: Finetune, train: pa.Table) -> int:

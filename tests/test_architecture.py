@@ -33,7 +33,10 @@ BESIDE: dict[str, Any] = {
     for file in sorted((ROOT / "workflow").rglob("dvc.yaml"))
     for name, stage in yaml.safe_load(file.read_text())["stages"].items()
 }
-LIGHT = ("fetch_model", "prepare", "tokenize", "baseline", "report")
+LIGHT = (
+    *("fetch_model", "prepare", "tokenize", "baseline", "report", "leaderboard", "sweep"),
+    *("study", "baseline_trial"),
+)
 
 
 @cache
@@ -103,7 +106,8 @@ def group(path: str) -> str:
         return "supervisor" if parts[1] == "supervision" else "workflow"
     if len(parts) == 3:
         return parts[1]
-    if parts[1] in {*check.STAGES, *check.BESIDE, *check.PRETRAIN_STAGES, "leaderboard"}:
+    beside = {*check.BESIDE, *check.PRETRAIN_STAGES, "baseline_trial", "leaderboard", "study"}
+    if parts[1] in {*check.STAGES, *beside}:
         return "stage"
     if parts[1] in {"__main__", "check", "checking", "clean", "explain", "predict", "summary"}:
         return "command"
@@ -116,13 +120,14 @@ MAY_IMPORT = {
         *("common", "trials", "ground"),
     },
     "stage": {
-        *("preparing", "base", "training", "exporting", "reporting", "trials", "common"),
-        "ground",
+        *("preparing", "base", "training", "exporting", "reporting", "trials", "studying"),
+        *("common", "ground"),
     },
     "exporting": {"exporting", "training", "common", "ground"},
     "training": {"training", "common", "ground"},
     "reporting": {"reporting", "common", "ground"},
     "trials": {"trials", "reporting", "ground"},
+    "studying": {"studying", "reporting", "ground"},
     "preparing": {"preparing", "common", "ground"},
     "base": {"base", "ground"},
     "tasks": {"common", "ground"},
@@ -195,7 +200,7 @@ def test_params_of_trials_are_complete_and_minimal(name: str) -> None:
     """What the command line sets is no parameter of params.yaml, so a changed default reruns
     nothing."""
     stage = BESIDE[name]
-    given = set(re.findall(r"([\w.]+)=\$", stage["cmd"])) | {"finetune.threads"}
+    given = set(re.findall(r"([\w.]+)=", stage["cmd"])) | {"finetune.threads"}
     if name.startswith("workflow/sweep:"):
         given |= {*SHIPPED["sweep"]["parameters"], "finetune.seed"}
     keys = {key for key in stage["params"] if isinstance(key, str)}

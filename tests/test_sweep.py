@@ -36,11 +36,14 @@ from stages.params import Section
 from stages.training.fitting import Finetune
 
 LIBRARIES = ()
+SECTIONS = ("trial", "finetune", "evaluate")
 
 
 class Trial(Section):
     rows: int | None = None
     draw: int = 0
+    validation_rows: int | None = None
+    lacking: str = "refuse"
     min_steps: int = 0
     threads: int = 1
 
@@ -50,7 +53,7 @@ class Job:
     out: Path
     overrides: Any
     finetune: Finetune
-    batch_size: int
+    evaluate: Any
 
 
 def run(params, run, job):

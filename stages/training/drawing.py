@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 
@@ -29,3 +32,8 @@ def draw(target: np.ndarray, rows: int | None, number: int) -> np.ndarray:
     for label, size in enumerate(sizes):
         place[classes[shuffled] == label] = (np.arange(size) + 0.5) / size
     return np.sort(shuffled[np.argsort(place, kind="stable")[:rows]])
+
+
+def skipped(overrides: Mapping[str, Any], metric: str, count: int) -> dict[str, Any]:
+    """The outcome of a trial of more rows than the training split's `count`, as JSON."""
+    return {"overrides": dict(overrides), "main_metric": metric, "lacking": True, "rows": count}

@@ -54,21 +54,29 @@ def applied(content: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     return result
 
 
-def require_effect(overrides: Iterable[str], task: str, method: str) -> None:
-    """Check that each key shapes a trial of this task by this method.
+def require_effect(overrides: Iterable[str], task: str, method: str | None) -> None:
+    """Check that each key shapes a trial of this task.
+
+    Args:
+        method: None: a trial of the baseline.
 
     Raises:
         UserError: with each that does not.
     """
-    sections = ("finetune.", "trial.", f"methods.{method}.", f"tasks.{task}.loss.")
+    tuned = ("finetune", "trial", f"methods.{method}", f"tasks.{task}.loss")
+    sections = tuned if method else ("baseline", "trial")
+    whose = repr(method) if method else "the baseline"
     problems = []
     for key in overrides:
-        if key == "finetune.threads":
+        if key == "finetune.threads" and method:
             problems.append(f"trial: {key}: is not read by a trial; write trial.threads")
-        elif key != "run.method" and not key.startswith(sections):
+        elif not key.startswith(tuple(f"{section}." for section in sections)) and not (
+            method and key == "run.method"
+        ):
+            also = ", or run.method" if method else ""
             problems.append(
-                f"trial: {key}: changes nothing in a trial by {method!r}; write a key below "
-                f"{', '.join(section[:-1] for section in sections)}, or run.method"
+                f"trial: {key}: changes nothing in a trial by {whose}; write a key below "
+                f"{', '.join(sections)}{also}"
             )
     if problems:
         raise UserError(*problems)

@@ -1,0 +1,1 @@
+"""Studies: outcomes of a matrix of trials compared, judged and drawn."""

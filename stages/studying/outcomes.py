@@ -1,0 +1,95 @@
+"""Outcomes of a study's trials as curves: by method and number of rows, the values of each draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stages.artifacts import read_json
+from stages.errors import UserError
+
+BASELINE = "baseline"
+
+
+@dataclass
+class Curve:
+    """A method. `values` are those of the main metric on the test split, by rows and draw;
+    `trained` the trained parameters and `examples` the rows times epochs that training took, by
+    rows; None of a baseline."""
+
+    name: str
+    values: dict[int, dict[int, float]] = field(default_factory=dict)
+    trained: int | None = None
+    examples: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study measured.
+
+    `curves` are by method, in the order given, the baseline first. `left_out` are the sizes that
+    the training split has too few rows for.
+    """
+
+    metric: str
+    sizes: list[int]
+    left_out: list[int]
+    test_rows: int
+    curves: dict[str, Curve]
+
+
+def read(folder: Path, methods: Sequence[str], sizes: Sequence[int], draws: Sequence[int]) -> Study:
+    """The trials of a matrix; outcomes of values that are no longer in it may lie beside them.
+
+    Raises:
+        UserError: one is missing, or is something else.
+    """
+    files = {
+        (method, rows, draw): folder / f"{method}-{rows}-{draw}.json"
+        for method in (BASELINE, *methods)
+        for rows in sizes
+        for draw in draws
+    }
+    found: dict[tuple[str, int, int], Mapping[str, Any]] = {}
+    problems = []
+    for key, file in files.items():
+        if not file.exists():
+            problems.append(f"{file}: missing; `dvc repro` on the study's dvc.yaml makes it")
+            continue
+        outcome = read_json(file)
+        if not (isinstance(outcome, dict) and {"lacking", "test"} & set(outcome)):
+            problems.append(f"{file}: not the outcome of a trial; move it elsewhere")
+            continue
+        found[key] = outcome
+    if problems:
+        raise UserError(*problems)
+    return gathered(found)
+
+
+def gathered(found: Mapping[tuple[str, int, int], Mapping[str, Any]]) -> Study:
+    """Outcomes by method, rows and draw as a study.
+
+    Raises:
+        UserError: the training split has too few rows for every size.
+    """
+    measured = {key: outcome for key, outcome in found.items() if "lacking" not in outcome}
+    if not measured:
+        raise UserError("no size of the study is as small as the training split; add one")
+    first = next(iter(measured.values()))
+    metric = first["main_metric"]
+    curves: dict[str, Curve] = {}
+    for (method, rows, draw), outcome in measured.items():
+        curve = curves.setdefault(method, Curve(outcome.get("baseline", method)))
+        curve.values.setdefault(rows, {})[draw] = outcome["test"][metric]
+        curve.trained = outcome.get("trained_parameters")
+        if "examples" in outcome:
+            curve.examples[rows] = outcome["examples"] if outcome["steps"] else 0
+    sizes = _distinct(rows for _, rows, _ in measured)
+    left_out = [rows for rows in _distinct(rows for _, rows, _ in found) if rows not in sizes]
+    return Study(metric, sizes, left_out, first["rows"]["test"], curves)
+
+
+def _distinct(values: Iterable[int]) -> list[int]:
+    return sorted(set(values))
