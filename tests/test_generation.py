@@ -371,7 +371,7 @@ def test_what_is_learnt_by_heart_is_written_to_the_letter(inside: Path) -> None:
     table = read_arrow("data/tokenized/train.arrow")
     goals = table["goal"].combine_chunks().values.to_numpy(zero_copy_only=False)
     assert counts["target_tokens"] == (goals != prompts.NO_GOAL).sum() > 0
-    pipe = transformers.pipeline("text-generation", "models/export")
+    pipe: Any = transformers.pipeline("text-generation", "models/export")
     for row in predictions.head(6).to_dict("records"):
         found = pipe([{"role": "user", "content": row["prompt"]}], return_full_text=False)
         assert found[0]["generated_text"] == row["response"]
@@ -385,7 +385,7 @@ def test_other_methods_export_what_they_wrote(inside: Path, method: str) -> None
     ready(inside, run__method=method, methods__freeze__layers=1, finetune__epochs=1)
     running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
     row = pd.read_parquet("results/predictions.parquet").iloc[0]
-    pipe = transformers.pipeline("text-generation", "models/export")
+    pipe: Any = transformers.pipeline("text-generation", "models/export")
     found = pipe([{"role": "user", "content": row["prompt"]}], return_full_text=False)
     assert found[0]["generated_text"].strip() == row["predicted"]
 
