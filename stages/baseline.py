@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-LIBRARIES = ("scikit-learn", "scipy", "numpy", "pandas", "pyarrow")
+LIBRARIES = (
+    "scikit-learn", "scipy", "numpy", "pandas", "pyarrow", "sacrebleu", "rouge-score",
+)  # fmt: skip
 
 
 class Baseline(Section):

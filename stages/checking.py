@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from stages import check, fetch_model, pins, plan, prepare, space, tokenize
 from stages.base import files as base_files
+from stages.common import chat, prompts
 from stages.common.texts import present
 from stages.errors import UserError
 
@@ -124,13 +126,20 @@ def _base(params: check.Params, rows: pd.DataFrame | None, found: Found) -> floa
         f"{section.folder if section.source == 'folder' else named}: {space.megabytes(size)}, "
         + (f"{pinned} pinned hash{'es' * (pinned > 1)} right" if pinned else "no hash pinned"),
     )
-    tokenizer = _tokenizer(folder, found)
-    if tokenizer is None or rows is None:
+    task = params.run.task
+    generative = task is not None and task.GENERATIVE
+    tokenizer = _tokenizer(folder, found, generative)
+    if generative:
+        about = chat.of_base(folder)
+        found.collect(tokenize.refuse_encoders, about, params.run.task_name)
+    if tokenizer is None or rows is None or found.problems:
         return TOKENS
+    if generative:
+        return _spoken(tokenizer, about, rows, params, found)
     return _lengths(tokenizer, rows, params, found)
 
 
-def _tokenizer(folder: Path, found: Found) -> Any:
+def _tokenizer(folder: Path, found: Found, generative: bool) -> Any:
     try:
         tokenizer = tokenize.load_tokenizer(folder / base_files.TOKENIZER)
     except Exception as error:  # the library raises no class of its own
@@ -139,12 +148,16 @@ def _tokenizer(folder: Path, found: Found) -> Any:
             f"{base_files.TOKENIZER} of the base: not a tokenizer ({reason}); get it again"
         )
         return None
-    found.problems += special_tokens(folder, tokenizer)
+    found.problems += special_tokens(folder, tokenizer, padded=not generative)
     return tokenizer
 
 
-def special_tokens(folder: Path, tokenizer: Any) -> list[str]:
-    """What is wrong with the tokens that pad a text and end it, and with the number of all."""
+def special_tokens(folder: Path, tokenizer: Any, padded: bool = True) -> list[str]:
+    """What is wrong with the tokens that pad a text and end it, and with the number of all.
+
+    Args:
+        padded: must the base name a token that pads?
+    """
     config = base_files.read_object(folder / base_files.CONFIG) or {}
     named: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
@@ -159,7 +172,7 @@ def special_tokens(folder: Path, tokenizer: Any) -> list[str]:
                 f"{token!r}; get both files from one revision of the base"
             )
     known = [config.get("pad_token_id"), named.get("pad_token"), tokenizer.token_to_id("[PAD]")]
-    if all(value is None for value in known):
+    if padded and all(value is None for value in known):
         found.append(
             "config.json: pad_token_id: missing, and the tokenizer names no pad_token; texts of "
             "different length cannot stand in one batch: write the number of its end token there"
@@ -195,6 +208,32 @@ def _lengths(tokenizer: Any, rows: pd.DataFrame, params: check.Params, found: Fo
             f"{cut:,} of {len(lengths):,} rows{' sampled' * (len(lengths) < len(rows))} are longer "
             f"than {section.max_length} tokens; the longest has {max(lengths):,}",
         )
+    return sum(lengths) / len(lengths)
+
+
+def _spoken(
+    tokenizer: Any, about: dict[str, Any], rows: pd.DataFrame, params: check.Params, found: Found
+) -> float:
+    """`_lengths` of prompts with their responses."""
+    import numpy as np
+
+    section = params.sections["tokenize"]
+    template = prompts.template_of(section.chat_template if section else "auto", about)
+    longest = section.max_length if section else sys.maxsize
+    lengths: list[int] = []
+    for split, of_split in rows.groupby("split", sort=False):
+        share = max(1, SAMPLE * len(of_split) // len(rows))
+        chosen = np.linspace(0, len(of_split) - 1, min(share, len(of_split))).astype(int)
+        made = found.collect(
+            prompts.make, tokenizer, of_split.iloc[chosen], longest, template, about
+        )
+        if made is None:
+            return TOKENS
+        sizes = sorted(made.full.tolist())
+        lengths += sizes
+        if section:
+            found.problems += truncation(sizes, f"{split} rows", len(of_split), section)
+    found.fact("tokens", f"{len(lengths):,} rows looked at; the longest has {max(lengths):,}")
     return sum(lengths) / len(lengths)
 
 

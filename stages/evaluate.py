@@ -19,13 +19,17 @@ from stages.params import Run, Section
 from stages.pins import versions
 from stages.slicing import slicings
 from stages.statistics import Metrics, bootstrap, described
+from stages.training.generating import Decoding
 from stages.training.machine import configure
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow")
+LIBRARIES = (
+    "torch", "transformers", "safetensors", "numpy", "pandas", "pyarrow", "tokenizers", "sacrebleu",
+    "rouge-score",
+)  # fmt: skip
 OWN = ("id", "file", "line")  # columns of prepared rows beside the task's and those kept
 
 
@@ -34,6 +38,7 @@ class Evaluate(Section):
     bootstrap: int = Field(ge=100, description="samples for the intervals")
     seed: int = Field(ge=0, description="of the bootstrap")
     min_slice: int = Field(ge=1, description="rows of a value that is a slice of its own")
+    decoding: Decoding
 
 
 def run(params: Evaluate, run: Run) -> dict[str, object]:
@@ -49,14 +54,18 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     table = read_arrow("data/tokenized/test.arrow")
     model = weights.load(run)
     started = time.perf_counter()
-    logits = predict(model, table, params.batch_size, machine.device, run.task.logits)
-    seconds = time.perf_counter() - started
-
+    logits = predict(model, table, params.batch_size, machine.device, run.task)
     rows = read_parquet("data/prepared/test.parquet")
     learnt = model.config.finetuning_learnt
     scores = run.task.scores(logits, table, labels, learnt).astype("float64")
     target = targets(table)
-    predicted = rows.assign(predicted=run.task.decide(logits, table, labels, learnt))
+    if run.task.GENERATIVE:
+        written = _written(params, model, table, machine.device)
+        scores = np.hstack([scores, run.task.judged(rows, written)])
+    else:
+        written = run.task.decide(logits, table, labels, learnt)
+    seconds = time.perf_counter() - started
+    predicted = rows.assign(predicted=written)
     details = _details(params, run, predicted, lengths(table), target, scores, labels)
     write_json("results/details.json", described(details, len(rows), params.bootstrap, params.seed))
     own: Any = of_rows(logits, table)
@@ -77,6 +86,16 @@ def run(params: Evaluate, run: Run) -> dict[str, object]:
     content["libraries"] = versions(LIBRARIES)
     write_json("results/metrics.json", content)
     return {"examples_per_second": round(len(rows) / seconds, 1)}
+
+
+def _written(params: Evaluate, model: Any, table: pa.Table, device: str) -> list[str]:
+    """The text that a generative model writes for each row."""
+    from tokenizers import Tokenizer
+
+    from stages.training import generating, weights
+
+    found = generating.write(model, table, params.decoding, params.batch_size, device)
+    return generating.texts(found, Tokenizer.from_file(str(weights.BASE / "tokenizer.json")))
 
 
 def lengths(table: pa.Table) -> np.ndarray:
@@ -137,6 +156,8 @@ def _write_predictions(
 ) -> None:
     write_parquet("results/predictions.parquet", rows.assign(scores=[*scores]))
     pairs = zip(rows[run.task.TARGET], rows["predicted"], strict=True)
+    if run.task.GENERATIVE:  # texts are confused with no other one
+        pairs = zip((), (), strict=True)
     _write_csv("results/predicted.csv", ["actual", "predicted"], pairs)
     points = [
         [point["x"], point["y"]["value"], point["rows"]]

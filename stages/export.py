@@ -74,6 +74,8 @@ def run(params: Export, run: Run) -> dict[str, object]:
     model = weights.load(run)
     model.config.finetuning_task, model.config.finetuning_texts = run.task_name, roles
     model.config.finetuning_stride = results["tokens"]["parameters"].get("stride", 0)
+    if run.task.GENERATIVE:
+        _configure(model, results)
     with replacing_folder("models/export") as folder:
         if run.method.PLAIN:
             model.save_pretrained(folder)
@@ -81,9 +83,12 @@ def run(params: Export, run: Run) -> dict[str, object]:
             model.config.save_pretrained(folder)
             inference.write_own(folder, weights.FINETUNED, results["base"])
         _write_tokenizer(folder, results["tokens"]["max_length"])
+        if run.task.GENERATIVE:
+            _write_template(folder, results["tokens"]["template"])
         text = card.render(params, run.task, labels, results, run.method.PLAIN)
         (folder / "README.md").write_text(text, encoding="utf-8")
-        compared = parity.check(folder, evaluated, roles)
+        own = ["response", "messages"] if run.task.GENERATIVE else []
+        compared = parity.check(folder, evaluated, [*roles, *own])
         return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), **compared}
 
 
@@ -95,3 +100,30 @@ def _write_tokenizer(folder: Path, max_length: int) -> None:
     path = folder / inference.TOKENIZER
     config: dict[str, Any] = read_json(path) if path.exists() else {}
     write_json(path, config | {"model_max_length": max_length})
+
+
+def _configure(model: Any, results: dict[str, Any]) -> None:
+    """Have transformers write texts as they were evaluated."""
+    decoding = results["metrics"]["parameters"]["decoding"]
+    model.config.finetuning_decoding = decoding
+    own = model.generation_config
+    others = own.eos_token_id
+    others = others if isinstance(others, list) else [] if others is None else [others]
+    own.eos_token_id = list(dict.fromkeys([results["tokens"]["end"], *others]))
+    own.pad_token_id = results["tokens"]["end"] if own.pad_token_id is None else own.pad_token_id
+    own.max_new_tokens, own.max_length = decoding["max_new_tokens"], None
+    own.do_sample = decoding["temperature"] > 0
+    own.temperature = decoding["temperature"] if own.do_sample else None
+    own.top_p = decoding["top_p"] if own.do_sample else None
+    own.top_k = 0 if own.do_sample else None
+
+
+def _write_template(folder: Path, template: str) -> None:
+    """The chat template that prompts were written by, in the place of the base's."""
+    for file in folder.glob("chat_template*"):
+        file.unlink()
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    path = folder / inference.TOKENIZER
+    config = read_json(path)
+    config.pop("chat_template", None)
+    write_json(path, config)

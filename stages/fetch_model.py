@@ -18,12 +18,14 @@ from stages import artifacts
 from stages.base import files as base_files
 from stages.base import origins
 from stages.base.files import positions as positions  # noqa: PLC0414 for `stages.check`
+from stages.common import chat
 from stages.errors import UserError
 from stages.params import Run, Section
 
 LIBRARIES: tuple[str, ...] = ()  # bytes are copied
 BASE = Path("data/base")
 PROVENANCE = "results/base.json"
+CHAT = Path("data/chat.json")
 NAME = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?"  # of a package, an owner or a repo
 
 
@@ -82,7 +84,8 @@ class FetchModel(Section):
 
 
 def run(params: FetchModel, run: Run) -> dict[str, object]:
-    """Write data/base/ and results/base.json; nothing is left there unless all is well."""
+    """Write data/base/, data/chat.json and results/base.json; nothing is left there unless all is
+    well."""
     origin = _origin(params)
     if found := _inspect(params, origin):
         raise UserError(*found)
@@ -94,6 +97,7 @@ def run(params: FetchModel, run: Run) -> dict[str, object]:
             f"{BASE}: cannot copy {origin.place} there ({error.strerror or error}); "
             "check free space and permissions"
         ) from error
+    artifacts.write_json(CHAT, chat.of_base(BASE))
     # Not among the files: a base of the same bytes from elsewhere is the same base.
     artifacts.write_json(PROVENANCE, provenance)
     taken = provenance["files"]

@@ -27,8 +27,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from stages import plugins, tokenize
+from stages.common import chat
 from stages.errors import UserError
 from stages.exporting import inference
 from stages.preparing.normalising import normalise
@@ -103,7 +105,8 @@ def _predict(chosen: argparse.Namespace) -> None:
 
 def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dict[str, Any]]:
     """One object for each line of the batch."""
-    clean = [[normalise(line.texts.get(role, "")) for role in model.texts] for line in batch]
+    form = chat.clean if task.GENERATIVE else normalise
+    clean = [[form(line.texts.get(role, "")) for role in model.texts] for line in batch]
     reasons = [
         line.reason
         or next(
@@ -118,7 +121,8 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
         raw = {
             role: list(of) for role, of in zip(model.texts, zip(*usable, strict=True), strict=True)
         }
-        known, truncated = (_in_windows if task.WINDOWED else _cut)(model, task, raw)
+        way = _written if task.GENERATIVE else _in_windows if task.WINDOWED else _cut
+        known, truncated = way(model, task, raw)
         found, cut = iter(known), iter(truncated)
     return [
         {**line.texts, task.TARGET: None, "reason": reason}
@@ -147,9 +151,26 @@ def _in_windows(
     params = tokenize.Tokenize(max_length=model.max_length, max_truncated=1.0, stride=model.stride)
     tokenizer = tokenize.load_tokenizer(Path(model.folder) / "tokenizer.json")
     table, _ = tokenize.windowed(tokenizer, rows, params, task, model.labels)
-    logits = predict(model.model, table, BATCH, model.device, task.logits)
+    logits = predict(model.model, table, BATCH, model.device, task)
     found = task.answers(logits, table, model.labels, model.learnt, rows)
     return found, [False] * len(rows)
+
+
+def _written(
+    model: inference.Exported, task: Any, raw: dict[str, list[str]]
+) -> tuple[list[dict[str, Any]], list[bool]]:
+    """Answers that the model writes, and whose prompts were cut."""
+    from stages.training import generating
+
+    rows = pd.DataFrame(task.ask(raw, model.labels))
+    examples = model.examples(rows)
+    table = pa.table(examples.columns())
+    decoding = generating.Decoding(**model.model.config.finetuning_decoding)
+    found = generating.write(model.model, table, decoding, BATCH, model.device)
+    rows["predicted"] = generating.texts(found, model.tokenizer.backend_tokenizer)
+    cut = examples.full > np.diff(examples.offsets)
+    known = task.answers(np.empty(0), None, model.labels, model.learnt, rows)
+    return known, cut.tolist()
 
 
 def _open(path: str) -> Any:

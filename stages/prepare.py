@@ -114,7 +114,7 @@ def inspect(
     table.loc[usable.index, "reason"] = task.check(usable, labels)
     if params.group:
         splitting.check_groups(table[table["reason"] == ""], params.group)
-    splitting.reject_copies(table, task.TARGET)
+    splitting.reject_copies(table, task.TARGET, several=task.GENERATIVE)
     table["split"] = splitting.assign(table, params.validation, params.test, notes)
     near_leaks = splitting.reject_near(table, mapping.texts, params.near_duplicates)
     kept, rejected = table[table["reason"] == ""], table[table["reason"] != ""]

@@ -81,9 +81,9 @@ def run(params: Pretrain) -> dict[str, object]:
     module, best = fitting.fit(chosen, job, machine, [], train, validation, store, tracked=False)
     seconds = time.perf_counter() - started
     outcome = fitting.outcome(chosen, job, machine, module, best, len(train))
-    outcome = {key: value for key, value in outcome.items() if key not in ("task", "method")} | {
-        "parameters": params.model_dump(mode="json")
-    }
+    outcome = {
+        key: value for key, value in outcome.items() if key not in ("task", "method", "selected_by")
+    } | {"parameters": params.model_dump(mode="json")}
     _save(config, best.weights, text, outcome)
     with (
         replacing("results/pretrain/learning_curve.csv") as path,

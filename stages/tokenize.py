@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,6 +20,7 @@ from stages.artifacts import (
     write_arrow,
     write_json,
 )
+from stages.common import prompts
 from stages.common.texts import present
 from stages.errors import UserError
 from stages.params import Run, Section
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from tokenizers import Tokenizer
 
-LIBRARIES = ("tokenizers", "pyarrow", "pandas")
+LIBRARIES = ("tokenizers", "pyarrow", "pandas", "jinja2")
+CHAT = Path("data/chat.json")
 SPLITS = ("train", "validation", "test")
 CHUNK = 20_000  # rows encoded at a time; bounds the memory that encodings take
 
@@ -41,6 +43,9 @@ class Tokenize(Section):
     max_truncated: float = Field(ge=0, le=1, description="share of rows that may be cut")
     stride: int = Field(
         default=32, ge=0, description="tokens that a window of a long text shares with the next"
+    )
+    chat_template: Literal["auto", "plain"] = Field(
+        default="auto", description="auto: the base's own where it has one"
     )
 
 
@@ -53,17 +58,21 @@ def run(params: Tokenize, run: Run) -> dict[str, object]:
     """
     tokenizer = load_tokenizer(Path("data/base/tokenizer.json"))
     labels = read_json("data/prepared/labels.json")
-    parted = rule(tokenizer)
+    if run.task.GENERATIVE:
+        refuse_encoders(read_json(CHAT), run.task_name)
+    parted = None if run.task.GENERATIVE else rule(tokenizer)
     try:
         counts = _write(tokenizer, params, run, labels, parted)
     except DisprovedError:
         parted = None
         counts = _write(tokenizer, params, run, labels, parted)
+    spoken_to = told(tokenizer, params) if run.task.GENERATIVE else {}
     write_json(
         "results/tokens.json",
         {
             "max_length": params.max_length,
             "splits": counts,
+            **spoken_to,
             "parameters": params.model_dump(mode="json"),
             "libraries": versions(LIBRARIES),
         },
@@ -79,7 +88,9 @@ def _write(
     with replacing_folder("data/tokenized") as folder:
         for split in SPLITS:
             rows = read_parquet(f"data/prepared/{split}.parquet")
-            if run.task.WINDOWED:
+            if run.task.GENERATIVE:
+                table, counts[split] = spoken(tokenizer, rows, params, run.task, read_json(CHAT))
+            elif run.task.WINDOWED:
                 table, counts[split] = windowed(tokenizer, rows, params, run.task, labels)
             else:
                 table, counts[split] = encode(
@@ -180,6 +191,45 @@ def windowed(
     lengths = np.bincount(found.row, sizes + outside * first).astype(np.int64)
     counts = _counts(lengths, lengths, found.ids, _unknown_id(tokenizer))
     return pa.table(columns), counts | {"windows": len(found.row), "lost_targets": lost}
+
+
+def told(tokenizer: Tokenizer, params: Tokenize) -> dict[str, Any]:
+    """The chat template that prompts are written by, and the token that ends a response."""
+    about = read_json(CHAT)
+    return {
+        "template": prompts.template_of(params.chat_template, about),
+        "end": tokenizer.token_to_id(about["eos_token"]),
+    }
+
+
+def refuse_encoders(about: dict[str, Any], task: str) -> None:
+    """
+    Raises:
+        UserError: the base is no causal language model.
+    """
+    if not about["causal"]:
+        raise UserError(
+            "params.yaml: run.task: needs a causal language model, which the base is not by its "
+            f"config.json (architectures), got {task!r}; name another base in fetch_model, such as "
+            "a GPT-2 or a Llama"
+        )
+
+
+def spoken(
+    tokenizer: Tokenizer, rows: pd.DataFrame, params: Tokenize, task: Any, about: dict[str, Any]
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Prompts with their responses, and counts of what was cut of either.
+
+    Args:
+        about: data/chat.json.
+    """
+    import pyarrow as pa
+
+    template = prompts.template_of(params.chat_template, about)
+    found = prompts.make(tokenizer, rows, params.max_length, template, about)
+    columns = found.columns() | {"target": artifacts.column(task.targets(rows, []))}
+    counts = _counts(found.full, np.diff(found.offsets), found.ids, _unknown_id(tokenizer))
+    return pa.table(columns), counts | found.counts
 
 
 def ids_of(tokenizer: Tokenizer, texts: list[list[str]]) -> list[list[int]]:

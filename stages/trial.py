@@ -90,7 +90,7 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
         "learnt": module.learnt | best.settled,
     }
     model = weights.assemble(run, about, best.weights, job.out)
-    logits = predict(model, test, job.evaluate.batch_size, machine.device, run.task.logits)
+    logits = predict(model, test, job.evaluate.batch_size, machine.device, run.task)
     learnt = model.config.finetuning_learnt
     scores = run.task.scores(logits, test, labels, learnt).astype("float64")
     once = np.ones((1, len(firsts(test))))
@@ -100,7 +100,7 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
         job.out,
         {
             "overrides": dict(job.overrides),
-            "main_metric": run.task.MAIN_METRIC,
+            "main_metric": run.task.SELECTION_METRIC,
             "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
             "validation": outcome.pop("validation"),
             "test": {name: float(value[0]) for name, value in metrics.items()},

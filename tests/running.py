@@ -39,7 +39,8 @@ def ready(folder: Path, task: str, raw: str, name: str, **changes: Any) -> None:
     (folder / "stages").symlink_to(ROOT / "stages")
     for file in ("dvc.yaml", "pyproject.toml"):
         (folder / file).write_bytes((ROOT / file).read_bytes())
-    tiny.make_base(folder / "data/local_base")
+    make = tiny.make_causal if task == "generation" else tiny.make_base
+    make(folder / "data/local_base")
     path = folder / "data/raw" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(raw, encoding="utf-8")

@@ -22,7 +22,9 @@ from stages.params import Section
 
 TEXTS, TARGET, OTHERS, NESTED = ("text",), "answer", (), ()
 WINDOWED = False
-MAIN_METRIC, LOWER_IS_BETTER = "accuracy", ("brier",)
+GENERATIVE = False
+MAIN_METRIC = SELECTION_METRIC = "accuracy"
+LOWER_IS_BETTER = ("brier",)
 HUB_TASK = "text-classification"
 
 
@@ -75,6 +77,8 @@ def build_model(base, labels):
 
 
 logits = texts.logits
+arguments = texts.no_arguments
+kept = texts.all_logits
 settle = texts.settle_nothing
 fold = texts.fold_nothing
 

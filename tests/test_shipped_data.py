@@ -11,6 +11,20 @@ from stages import check, prepare
 from tests.project import ROOT
 
 
+def test_every_instruction_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set of no benchmark, for no causal base ships with the project."""
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "params.yaml"
+    path.write_bytes(Path("params.yaml").read_bytes())
+    values = {"run.task": "generation", "prepare.path": "data/raw/instructions.jsonl"}
+    tasks.put(path, values | {"prepare.keep": []})
+    params = check.load(path)
+    kept, rejected, _, _ = prepare.inspect(params.sections["prepare"], params.run)
+    assert rejected["reason"].tolist() == []
+    card = Path("data/raw/README.md").read_text(encoding="utf-8").split("# instructions.jsonl\n")[1]
+    assert card.strip().startswith(f"{len(kept)} ")
+
+
 @pytest.mark.parametrize("name", tasks.SHIPPED)
 def test_every_row_is_used(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -60,6 +60,11 @@ def raw(task: str) -> tuple[str, str, dict[str, Any]]:
             answer = {"text": context[at + 1], "answer_start": len(" ".join(context[: at + 1])) + 1}
             asked = {"context": " ".join(context), "question": f"what is {context[at]} to ?"}
             rows.append(asked | {"answers": [answer] if number % 4 else []})
+        elif task == "generation":
+            word = str(draw.choice(["good", "bad", "film"]))
+            rows.append(
+                {"instruction": f"{word} {number} ?", "input": "", "output": f"it is {word}"}
+            )
         elif task == "token_classification":
             text = " ".join(words(draw, int(draw.integers(3, 40))))
             found = re.finditer("good film|phone|good", text)
@@ -68,6 +73,9 @@ def raw(task: str) -> tuple[str, str, dict[str, Any]]:
     if task == "classification":
         key = "tasks__classification__data__text_pair"
         return "pairs.csv", _csv(rows), {key: "text_pair"}
+    if task == "generation":  # whose tokens are bytes
+        small = {"tokenize__max_length": 80, "evaluate__decoding__max_new_tokens": 16}
+        return "rows.jsonl", _lines(rows), small
     if task in ("multilabel", "question_answering", "token_classification"):
         return "rows.jsonl", _lines(rows), {}
     return "rows.csv", _csv(rows), {}
@@ -146,6 +154,11 @@ def test_plain_transformers_loads_the_export(done: tuple[str, Path]) -> None:
         _check_answers(pd.read_parquet("results/predictions.parquet"))
         return
     pipe = pipeline(plugins.load("tasks", name).HUB_TASK, "models/export")
+    if name == "generation":
+        for row in rows.to_dict("records"):
+            found = pipe([{"role": "user", "content": row["prompt"]}], return_full_text=False)
+            assert found[0]["generated_text"].strip() == row["predicted"]
+        return
     labels = json_of("data/prepared/labels.json")
     for row in rows.to_dict("records"):
         if name == "token_classification":

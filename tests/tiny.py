@@ -69,6 +69,76 @@ def write_weights(file: Path, tensors: dict[str, np.ndarray]) -> None:
     save_file(tensors, file, metadata={"format": "pt"})
 
 
+END = "<|endoftext|>"
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
+    " + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def make_causal(path: str | Path, seed: int = 0, template: str | None = None) -> Path:
+    """Write a GPT-2 of 2 layers on bytes, which has no padding token, weights drawn by `seed`.
+
+    Args:
+        template: a chat template; None: it has none.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = [END] if template is None else [END, "<|im_start|>", "<|im_end|>"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: number for number, piece in enumerate([*letters, *marks])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(marks)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    end = END if template is None else "<|im_end|>"
+    of_tokenizer = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(of_tokenizer | ({} if template is None else {"chat_template": template}))
+    )
+    config = {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_embd": 2 * HIDDEN,
+        "n_layer": LAYERS,
+        "n_head": HEADS,
+        "n_positions": 4 * POSITIONS,
+        "vocab_size": len(vocabulary),
+        "eos_token_id": vocabulary[end],
+        "bos_token_id": vocabulary[end],
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    write_weights(folder / "model.safetensors", _causal_weights(len(vocabulary), seed))
+    return folder
+
+
+def _causal_weights(vocabulary: int, seed: int) -> dict[str, np.ndarray]:
+    """The tensors of a transformers GPT2LMHeadModel, float32; its head is that of the input."""
+    draw, width = np.random.default_rng(seed), 2 * HIDDEN
+    found = {
+        "transformer.wte.weight": draw.normal(0, 0.1, (vocabulary, width)),
+        "transformer.wpe.weight": draw.normal(0, 0.1, (4 * POSITIONS, width)),
+    }
+    norms = [f"h.{i}.ln_{j}" for i in range(LAYERS) for j in (1, 2)]
+    for name in (*norms, "ln_f"):
+        found[f"transformer.{name}.weight"] = np.ones(width)
+        found[f"transformer.{name}.bias"] = np.zeros(width)
+    sizes = {"attn.c_attn": (1, 3), "attn.c_proj": (1, 1), "mlp.c_fc": (1, 4), "mlp.c_proj": (4, 1)}
+    for i in range(LAYERS):
+        for name, (inner, outer) in sizes.items():
+            shape = (inner * width, outer * width)
+            found[f"transformer.h.{i}.{name}.weight"] = draw.normal(0, 0.1, shape)
+            found[f"transformer.h.{i}.{name}.bias"] = np.zeros(outer * width)
+    return {name: values.astype(np.float32) for name, values in found.items()}
+
+
 def _write_config(folder: Path, vocabulary: int) -> None:
     config = {
         "architectures": ["BertModel"],

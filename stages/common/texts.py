@@ -117,6 +117,16 @@ def logits(output: Any) -> torch.Tensor:
     return output.logits
 
 
+def no_arguments(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`Task.arguments` where the model needs no others."""
+    return {}
+
+
+def all_logits(logits: torch.Tensor, part: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`Task.kept` where these are few."""
+    return logits
+
+
 def settle_nothing(*_: Any) -> Learnt:
     """`Task.settle` where nothing is tuned after training."""
     return {}

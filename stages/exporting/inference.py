@@ -16,16 +16,19 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages import plugins
 from stages.artifacts import read_json, sha256, write_json
+from stages.common import chat, prompts
 from stages.errors import UserError
 from stages.params import Run
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 METHOD, WEIGHTS = "method.json", "method.safetensors"
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
@@ -83,6 +86,37 @@ class Exported:
             [*values] if values.ndim == 2 else [of[m] for of, m in zip(values, mask, strict=True)]
         )
         return rows, [bool(encoding.overflowing) for encoding in encoded.encodings]
+
+    def examples(self, rows: pd.DataFrame) -> prompts.Examples:
+        """Of a model that writes texts: prompts with their responses.
+
+        Args:
+            rows: as `stages.common.prompts.make` takes them.
+        """
+        about = chat.of_base(self.folder)
+        template = prompts.template_of("auto", about)
+        tokenizer = self.tokenizer.backend_tokenizer
+        return prompts.make(tokenizer, rows, self.max_length, template, about)
+
+    def nats(self, rows: pd.DataFrame) -> list[np.ndarray]:
+        """Of a model that writes texts: for each row's tokens [tokens] minus the logarithm of the
+        probability of the next one, where it belongs to the response; else 0."""
+        import torch
+
+        found = []
+        examples = self.examples(rows)
+        for start, end in pairwise(examples.offsets):
+            ids, goal = (
+                torch.from_numpy(of[start:end]).long().to(self.device)
+                for of in (examples.ids, examples.goal)
+            )
+            with torch.inference_mode():
+                logits = self.model(input_ids=ids[None]).logits[0].float()
+                losses = torch.nn.functional.cross_entropy(
+                    logits, goal, ignore_index=prompts.NO_GOAL, reduction="none"
+                )
+            found.append(losses.cpu().numpy())
+        return found
 
 
 def load(folder: str | Path) -> Exported:

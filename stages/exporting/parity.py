@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages import plugins
 from stages.errors import UserError
 from stages.exporting import inference
 
@@ -100,6 +101,12 @@ def main(folder: str) -> int:
         return 2
     texts = json.load(sys.stdin)
     logits: list[list[float]] = []
+    if plugins.load("tasks", model.task).GENERATIVE:
+        import pandas as pd
+
+        rows = pd.DataFrame(texts, columns=["prompt", "response", "messages"])
+        json.dump([of.tolist() for of in model.nats(rows)], sys.stdout)
+        return 0
     for start in range(0, len(texts), BATCH):
         logits += [of.ravel().tolist() for of in model.logits(texts[start : start + BATCH])[0]]
     json.dump(logits, sys.stdout)

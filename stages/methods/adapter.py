@@ -39,7 +39,9 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    return None
+    if task != "generation":
+        return None
+    return "adapters know encoders alone"
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:

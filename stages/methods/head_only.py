@@ -23,7 +23,9 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    return None
+    if task != "generation":
+        return None
+    return "a causal model brings its head along, so that nothing would be trained"
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:

@@ -49,12 +49,14 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     from peft import LoraConfig, get_peft_model
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
     head = {name.rpartition(".")[0] for name in new}
+    words = model.get_output_embeddings()  # whose weights may be those of the input as well
     linear = {
         name: name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name not in head
+        if isinstance(module, nn.Linear | Conv1D) and name not in head and module is not words
     }
     if params.targets == "all-linear":
         targets = list(linear)

@@ -28,7 +28,9 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    return None
+    if task != "generation":
+        return None
+    return "texts are written with keys and values of the past, in whose place it puts its own"
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:

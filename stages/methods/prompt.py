@@ -28,7 +28,9 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    return None
+    if task != "generation":
+        return None
+    return "texts are written token by token, and it would put its vectors before each"
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:

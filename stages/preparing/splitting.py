@@ -20,19 +20,24 @@ SPLITS = ("train", "validation", "test")
 NAMED = 5  # examples that a message lists
 
 
-def reject_copies(rows: pd.DataFrame, target: str) -> None:
+def reject_copies(rows: pd.DataFrame, target: str, *, several: bool = False) -> None:
     """Write the reasons of texts with several targets, repeated rows and leaks between splits.
 
     Of a text with one target the first row of its split stays; of a text with several targets,
     none, in whichever splits they are. A text that occurs in two splits stays in the smaller one.
+
+    Args:
+        several: a text may have several targets; rows that repeat both are copies.
     """
     copies = _copies(rows, target)
     targets = copies[target].groupby(copies["key"]).transform("nunique")
-    _reject(rows, copies.index[targets > 1], "conflicting labels")
+    if not several:
+        _reject(rows, copies.index[targets > 1], "conflicting labels")
 
-    copies = _copies(rows, "line")
-    again = copies.duplicated(["split", "key"])
-    first = copies.groupby(["split", "key"])["line"].transform("first")[again]
+    copies = _copies(rows, "line", target)
+    same = ["split", "key", target] if several else ["split", "key"]
+    again = copies.duplicated(same)
+    first = copies.groupby(same)["line"].transform("first")[again]
     _reject(rows, first.index, "duplicate of line " + first.astype(str))
 
     copies = _copies(rows)

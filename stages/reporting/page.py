@@ -161,7 +161,7 @@ def _training(inputs: Inputs) -> dict[str, Any]:
     columns = list(rows[0]) if rows else []
     values = {column: [_float(row[column]) for row in rows] for column in columns}
     epochs = [epoch or 0.0 for epoch in values.get("epoch", [])]
-    metric = inputs.metrics["main_metric"]
+    metric = inputs.training.get("selected_by") or inputs.metrics["main_metric"]
     losses = {"train": "train_loss", "validation": "validation_loss"}
     wanted = {"loss": losses, text.name(metric): {"validation": f"validation_{metric}"}}
     charts = []

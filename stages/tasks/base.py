@@ -13,7 +13,8 @@ Words used here:
         whose. Columns of numbers reach the loss as part of a batch: one number an example [n],
         a list of fixed size [n, k], or a list with a number for each token, [tokens] of all.
     logits: [examples, k], or where the head is on tokens [tokens of all examples, k]; in the
-        order of the table, without padding.
+        order of the table, without padding. Of a task with `GENERATIVE`, what `kept` makes of
+        them.
     learnt: what the task learnt of the targets, lists of numbers by name. Saved beside the
         weights.
 """
@@ -68,8 +69,13 @@ class Task(Protocol):
     """Roles whose raw values may be lists or objects."""
     WINDOWED: bool
     """Is a text longer than the model reads parted into windows? Else it is cut."""
+    GENERATIVE: bool
+    """Is the prediction a text that the model writes? Then its examples are prompts with their
+    responses (`stages/common/prompts.py`), and equal texts may have several targets."""
     MAIN_METRIC: str
-    """The metric that picks the best epoch and heads the report; higher is better."""
+    """The metric that heads the report; higher is better."""
+    SELECTION_METRIC: str
+    """The metric that picks the best epoch, on the validation split; higher is better."""
     LOWER_IS_BETTER: tuple[str, ...]
     """The metrics of which that is true."""
     HUB_TASK: str
@@ -129,6 +135,14 @@ class Task(Protocol):
     def learn(self, target: np.ndarray, labels: list[str], loss: Any) -> Learnt:
         """What the loss must know of the training targets, such as weights of classes."""
 
+    def arguments(self, part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the model's forward pass is told of a pack, beside its tokens and their
+        positions."""
+
+    def kept(self, logits: torch.Tensor, part: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What is kept of a part's logits once the loss is known: [n, k], or [tokens, k] of all
+        tokens."""
+
     def loss(
         self,
         logits: torch.Tensor,
@@ -174,9 +188,13 @@ class Task(Protocol):
     ) -> list[str]:
         """The predicted target of each row, written as `TARGET` is."""
 
+    def judged(self, rows: pd.DataFrame, texts: list[str]) -> np.ndarray:
+        """Of a task with `GENERATIVE`: numbers [rows, m] that compare the texts that a model wrote
+        with the targets; they follow those of `scores`."""
+
     def ask(self, raw: Raw, labels: list[str]) -> dict[str, list[str]]:
-        """Of a windowed task: the columns of rows whose targets are not known, from their
-        normalised texts."""
+        """Of a windowed or generative task: the columns of rows whose targets are not known, from
+        their texts."""
 
     def answers(
         self,

@@ -25,7 +25,8 @@ TARGET = "label"
 OTHERS = ()
 NESTED = ()
 WINDOWED = False
-MAIN_METRIC = "accuracy"
+GENERATIVE = False
+MAIN_METRIC = SELECTION_METRIC = "accuracy"
 LOWER_IS_BETTER = ("log_loss", "ece")
 HUB_TASK = "text-classification"
 
@@ -109,6 +110,8 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 
 
 logits = texts.logits
+arguments = texts.no_arguments
+kept = texts.all_logits
 settle = texts.settle_nothing
 fold = texts.fold_nothing
 

@@ -27,7 +27,8 @@ TARGET = "labels"
 OTHERS = ()
 NESTED = ("labels",)
 WINDOWED = False
-MAIN_METRIC = "micro_f1"
+GENERATIVE = False
+MAIN_METRIC = SELECTION_METRIC = "micro_f1"
 LOWER_IS_BETTER = ("log_loss",)
 HUB_TASK = "text-classification"
 FOLDS = 5  # of the training rows, for the baseline's threshold
@@ -146,6 +147,8 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 
 
 logits = texts.logits
+arguments = texts.no_arguments
+kept = texts.all_logits
 fold = texts.fold_nothing
 
 

@@ -30,7 +30,8 @@ TARGET = "answers"
 OTHERS = ()
 NESTED = ("answers",)
 WINDOWED = True
-MAIN_METRIC = "f1"
+GENERATIVE = False
+MAIN_METRIC = SELECTION_METRIC = "f1"
 LOWER_IS_BETTER = ()
 HUB_TASK = "question-answering"
 LONGEST = 50  # tokens of an answer that is looked for
@@ -222,6 +223,8 @@ def logits(output: Any) -> torch.Tensor:
     return torch.stack([output.start_logits, output.end_logits], dim=-1)
 
 
+arguments = texts.no_arguments
+kept = texts.all_logits
 fold = texts.fold_nothing
 
 

@@ -26,7 +26,8 @@ TARGET = "value"
 OTHERS = ()
 NESTED = ()
 WINDOWED = False
-MAIN_METRIC = "r2"
+GENERATIVE = False
+MAIN_METRIC = SELECTION_METRIC = "r2"
 LOWER_IS_BETTER = ("mse", "mae")
 HUB_TASK = "text-classification"
 PARTS = 10  # of the rows by predicted value, in the report's curve
@@ -101,6 +102,8 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 
 
 logits = texts.logits
+arguments = texts.no_arguments
+kept = texts.all_logits
 settle = texts.settle_nothing
 
 

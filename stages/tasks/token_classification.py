@@ -31,7 +31,8 @@ TARGET = "tags"
 OTHERS = ("words",)
 NESTED = ("tokens", "tags", "entities")
 WINDOWED = True
-MAIN_METRIC = "f1"
+GENERATIVE = False
+MAIN_METRIC = SELECTION_METRIC = "f1"
 LOWER_IS_BETTER = ()
 HUB_TASK = "token-classification"
 NO_LOSS = -100  # of tokens that are no word's first, and of words that count in another window
@@ -338,6 +339,8 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 
 
 logits = texts.logits
+arguments = texts.no_arguments
+kept = texts.all_logits
 settle = texts.settle_nothing
 fold = texts.fold_nothing
 

@@ -135,7 +135,7 @@ def fit(
     module.packed = first_position is not None
     if adapted.start:
         adapted.start(_start(splits, learnt, params.seed, machine.device))
-    best = BestEpoch(run.task.MAIN_METRIC, params.early_stopping)
+    best = BestEpoch(run.task.SELECTION_METRIC, params.early_stopping)
     resuming = [Resuming(store, best)] if store else []
     callbacks = [best, Progress(best.metric, params.epochs), *resuming]
     trainer = _trainer(params, run, machine, callbacks, tracked)
@@ -304,6 +304,7 @@ def outcome(
         "method": run.method_name,
         "epochs": len(best.curve),
         "best_epoch": best.epoch,
+        "selected_by": best.metric,
         "steps": int(best.curve[-1]["step"]),
         "examples": len(best.curve) * rows,
         "tokens": module.tokens,

@@ -51,7 +51,7 @@ class Language:
     """As much of `stages.tasks.base.Task` as training needs."""
 
     config: GPT2Config
-    MAIN_METRIC = "log_likelihood"
+    MAIN_METRIC = SELECTION_METRIC = "log_likelihood"
 
     def build_model(self, base: Any, labels: list[str]) -> tuple[GPT2LMHeadModel, list[str]]:
         """With random weights: there is no base."""
@@ -59,6 +59,12 @@ class Language:
 
     def logits(self, output: Any) -> torch.Tensor:
         return output.logits
+
+    def arguments(self, part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {}
+
+    def kept(self, logits: torch.Tensor, part: dict[str, torch.Tensor]) -> torch.Tensor:
+        return logits
 
     def learn(self, target: np.ndarray, labels: list[str], loss: Any) -> dict[str, list[float]]:
         return {}

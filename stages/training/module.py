@@ -62,8 +62,10 @@ class FineTuning(pl.LightningModule):
 
     def logits(self, part: dict[str, torch.Tensor]) -> torch.Tensor:
         """[n, k], or [tokens, k] of a head on tokens."""
-        compute = packing.logits if "lengths" in part else padded
-        return compute(self.model, part, self.run.task.logits)
+        task = self.run.task
+        if "lengths" in part:
+            return packing.logits(self.model, part, task.logits, task.arguments(part))
+        return padded(self.model, part, task.logits)
 
     def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Sum of the loss, what to divide it by, and the logits of each part."""
@@ -133,7 +135,8 @@ class FineTuning(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         total, count, logits = self.losses(batch)
-        values = np.concatenate([z.float().cpu().numpy() for z in logits])
+        kept = [self.run.task.kept(z, part) for z, part in zip(logits, batch, strict=True)]
+        values = np.concatenate([z.float().cpu().numpy() for z in kept])
         rows = np.concatenate([part["row"].cpu().numpy() for part in batch])
         self._validation.append((rows, values, float(total), float(count)))
 

@@ -13,9 +13,10 @@ language modelling); for the last, `logits` gives [tokens, k], row after row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -225,12 +226,14 @@ def logits(
     model: torch.nn.Module,
     part: dict[str, torch.Tensor],
     of: Callable[[Any], torch.Tensor] = attrgetter("logits"),
+    arguments: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> torch.Tensor:
     """Logits of a pack: [n, k], or [tokens, k] of a head on tokens.
 
     Args:
         part: input_ids and position_ids [1, tokens], lengths [n], rising.
         of: those of the model's output; see `stages.tasks.base.Task.logits`.
+        arguments: others of the model's forward pass; see `stages.tasks.base.Task.arguments`.
     """
     global _layout  # noqa: PLW0603
     ids = part["input_ids"]
@@ -239,7 +242,7 @@ def logits(
     _layout = Layout(part["lengths"].cpu().numpy(), ids.device, causal)
     _layout.trunk = part.get("trunk")
     try:
-        output = model(**{name: part[name] for name in INPUTS if name in part})
+        output = model(**{name: part[name] for name in INPUTS if name in part}, **arguments)
         if _layout.kept is not None:
             output.logits = _layout.kept
         found = of(output)

@@ -34,18 +34,17 @@ def predict(
     table: pa.Table,
     batch_size: int,
     device: str,
-    of: Logits = attrgetter("logits"),
+    task: Any = None,
 ) -> np.ndarray:
     """Logits [n, k] or [tokens, k] in the order of the table, in float32; of packs, where the
     model takes them, which it is made ready for here.
 
     Args:
-        of: those of the model's output; see `stages.tasks.base.Task.logits`.
+        task: whose `logits`, `arguments` and `kept` these are; None: the model's own logits.
     """
     first_position = packing.prepare(model)
     typed = is_typed(model.config)
     rows = Rows(table, pad_id(model.config), 1, first_position, typed)
-    compute = padded if first_position is None else packing.logits
     module: torch.nn.Module = model
     module.to(device)
     found: list[np.ndarray] = []
@@ -54,6 +53,18 @@ def predict(
         for indices in ByLength(rows.lengths, batch_size):
             (part,) = rows[indices]
             on_device = {name: values.to(device) for name, values in part.items()}
-            found.append(compute(model, on_device, of).float().cpu().numpy())
+            logits = _logits(model, on_device, task)
+            found.append(logits.float().cpu().numpy())
             order.append(part["row"].numpy())
     return in_order(rows.offsets, np.concatenate(order), np.concatenate(found))
+
+
+def _logits(model: torch.nn.Module, part: dict[str, torch.Tensor], task: Any) -> torch.Tensor:
+    packed = "lengths" in part
+    if task is None:
+        return packing.logits(model, part) if packed else padded(model, part)
+    if packed:
+        found = packing.logits(model, part, task.logits, task.arguments(part))
+    else:
+        found = padded(model, part, task.logits)
+    return task.kept(found, part)
