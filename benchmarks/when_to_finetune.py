@@ -1,7 +1,7 @@
 """The study of when to fine-tune on the shipped reviews, as it is by default.
 
-Run: `python -m benchmarks.when_to_finetune` (22 minutes on two cores that other work shared), or with the
-folder of a project where the study has run, whose figures are then taken. Writes
+Run: `python -m benchmarks.when_to_finetune` (22 minutes on two cores that other work shared), or
+with the folder of a project where the study has run, whose figures are then taken. Writes
 benchmarks/when_to_finetune.json; minutes are those of that machine, whatever else ran on it.
 """
 
