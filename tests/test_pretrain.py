@@ -98,6 +98,11 @@ def test_both_engines_find_it_up_to_date(trained: Project) -> None:
     assert changed == ["?? results/", "?? workflow/pretrain/dvc.lock"]
 
 
+def test_a_clone_that_has_not_run_it_checks_out(tmp_path: Path) -> None:
+    clone = projects.make(tmp_path / "clone")
+    assert "pretrain" not in clone("dvc", "checkout", code=None)
+
+
 def test_documents_are_counted(trained: Project) -> None:
     about = read_json(trained, "tokens.json")
     assert (about["empty"], about["duplicates"]) == (1, 1)
