@@ -11,9 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from tests import tiny
+from workflow.editing import round_trip
 
 ROOT = Path(__file__).parent.parent
 RAN = re.compile(r"^Running stage '(?:[^':]*:)?(\w+)':", re.MULTILINE)
@@ -72,7 +71,7 @@ class Project:
     def edit(self, file: str, change: Callable[[Any], None]) -> None:
         """Change a YAML file through its content."""
         path = self.folder / file
-        yaml = YAML()
+        yaml = round_trip()
         content = yaml.load(path.read_text())
         change(content)
         with path.open("w") as out:

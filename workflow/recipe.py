@@ -14,10 +14,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages.artifacts import write_text
 from stages.errors import UserError
+from workflow.editing import round_trip
 
 FOLDER = Path("workflow/recipes")
 WHOLE = {("fetch_model", "sha256"), ("sweep", "parameters")}  # mappings with keys of the user's
@@ -44,9 +43,7 @@ def main(arguments: list[str]) -> int:
 def in_step(recipe: str, shipped: str) -> str:
     """The text of a recipe with the keys and comments of params.yaml as shipped, and the values
     and the first comment of its own."""
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 4096
-    yaml.representer.add_representer(type(None), _null)
+    yaml = round_trip()
     content = yaml.load(shipped)
     _choose(content, yaml.load(recipe), ())
     out = io.StringIO()
@@ -54,10 +51,6 @@ def in_step(recipe: str, shipped: str) -> str:
     body = out.getvalue().removeprefix(_head(shipped)).lstrip("\n")
     # Where a mapping is replaced, the empty line behind it goes with it.
     return _head(recipe) + "\n" + re.sub(r"(?<=[^\n]\n)(?=\w)", "\n", body)
-
-
-def _null(representer: Any, value: None) -> Any:
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _choose(content: Any, own: Any, path: tuple[str, ...]) -> None:

@@ -19,8 +19,6 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from stages import check, plan
 from stages.artifacts import read_json, write_text
 from stages.errors import UserError
@@ -28,6 +26,7 @@ from stages.params import read
 from stages.sweep import FOLDER, Sweep
 from stages.trials import overrides, search
 from stages.trials.search import Setting
+from workflow.editing import round_trip
 
 PLAN = Path("workflow/sweep/dvc.yaml")
 MODEL = Path("workflow/trials/dvc.yaml")
@@ -182,8 +181,7 @@ def apply() -> int:
     path = FOLDER / "best.yaml"
     if not path.exists():
         raise UserError(f"{path}: missing; run `python -m workflow sweep` to make it")
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 1000
+    yaml = round_trip()
     file = Path("params.yaml")
     content = yaml.load(file.read_text(encoding="utf-8"))
     changed = []
