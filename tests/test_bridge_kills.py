@@ -272,7 +272,7 @@ def test_half_written_files_do_not_stay_in_the_work_tree(copy: Copy) -> None:
     """Also where nothing is left to do. The names are those that DVC gives."""
     let_go(copy)
     copy(*SNAKEMAKE)
-    half = [tmp_fname(), tmp_fname(), "dvc.lock.123.partial", ".gitignore.partial"]
+    half = [tmp_fname(), tmp_fname(), "dvc.lock.123.partial", ".gitignore.12.partial"]
     for name in [*half, ".mine.tmp", "mine.partial"]:
         (copy.folder / name).write_text("half")
     copy(*SNAKEMAKE)

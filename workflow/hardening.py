@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from workflow import filesystem, journal, supervision
+from workflow.leftovers import replacing
 from workflow.ordering import Ordering
 
 LABEL = re.compile(r"@(\S+) (\d+) (.+)")  # "@host process stage", in the rwlock file
@@ -84,9 +85,8 @@ def tell_other_nodes(address: str) -> None:
             lock = _read_path_locks(path)
             _drop_dead(lock, address, process)
             yield lock
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_text(json.dumps(lock), "utf-8")
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(lock), "utf-8")
 
     dvc.rwlock.rwlock = rwlock
     dvc.rwlock._edit_rwlock = edit_rwlock
@@ -108,12 +108,8 @@ def keep_lock_whole(ordering: Ordering) -> None:
         data = parse_yaml_for_update(file.read_text("utf-8"), path) if file.exists() else {}
         yield data
         ordering.place(os.path.relpath(path), data.get("stages", {}))
-        partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-        try:
+        with replacing(file) as partial:
             dump_yaml(str(partial), data)
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
 
     dvc.dvcfile.modify_yaml = modify_yaml
 

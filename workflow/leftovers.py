@@ -5,8 +5,11 @@ All are removed under the lock of the project, so that nobody in it is writing j
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +18,19 @@ if TYPE_CHECKING:
     from dvc.stage import Stage
 
 DAY = 24 * 3600
-# What DVC copies an output to before it renames it, and our own files beside dvc.lock and
-# .gitignore (hardening.keep_lock_whole, plan, ordering).
-HALF = re.compile(r"\.[\w-]{22}\.tmp|[\w.-]+\.lock\.\d+\.partial|\.gitignore\.partial")
+# What DVC copies an output to before it renames it, and what `replacing` leaves.
+HALF = re.compile(r"\.[\w-]{22}\.tmp|([\w.-]+\.lock|\.gitignore)\.\d+\.partial")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file beside `path`, that takes its place at once when it is written, or goes."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def remove_from_cache(repo: Repo) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workflow.leftovers import replacing
+
 if TYPE_CHECKING:
     from dvc.stage import Stage
 
@@ -66,9 +68,8 @@ class Ordering:
         late = self.late(str(path), lines)
         wanted = [line for line in lines if line not in set(late)] + late
         if wanted != lines:
-            partial = path.with_name(f"{path.name}.partial")
-            partial.write_text("".join(f"{line}\n" for line in wanted), "utf-8")
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                partial.write_text("".join(f"{line}\n" for line in wanted), "utf-8")
 
     def _sort_entries(self, path: Path) -> None:
         if set(self.wanted[str(path)]) <= set(self.old[str(path)]):
@@ -78,9 +79,8 @@ class Ordering:
 
         content = parse_yaml_for_update(path.read_text("utf-8"), str(path))
         if self.place(str(path), content.get("stages") or {}):
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            dump_yaml(str(partial), content)
-            os.replace(partial, path)
+            with replacing(path) as partial:
+                dump_yaml(str(partial), content)
 
 
 def read(order: list[Stage]) -> Ordering:

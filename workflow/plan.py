@@ -141,9 +141,8 @@ def _mend_locks() -> None:
     for path in [Path("dvc.lock"), *Path("workflow").glob("*/dvc.lock")]:
         text = path.read_text("utf-8", errors="replace") if path.exists() else locks.EMPTY
         if locks.torn(text):
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            partial.write_text(locks.mended(text), "utf-8")
-            os.replace(partial, path)
+            with leftovers.replacing(path) as partial:
+                partial.write_text(locks.mended(text), "utf-8")
             print(f"{path}: was cut short; its last entries are looked up anew", file=sys.stderr)
 
 
@@ -153,6 +152,5 @@ def _close(plan: Plan) -> None:
 
 
 def _write(path: Path, content: object) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, path)
+    with leftovers.replacing(path) as partial:
+        partial.write_text(json.dumps(content))
