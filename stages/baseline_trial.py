@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from stages.artifacts import read_json, read_parquet, write_json
-from stages.errors import UserError
 from stages.params import Run
 from stages.pins import versions
-from stages.training.drawing import draw, skipped
+from stages.training.drawing import draw, lacks, skipped
 
 LIBRARIES = ("scikit-learn", "scipy", "numpy", "pandas", "pyarrow")
 SECTIONS = ("baseline", "trial")
@@ -43,12 +42,7 @@ def run(params: Any, run: Run, job: Job) -> dict[str, object]:
     labels = read_json("data/prepared/labels.json")
     train, test = (read_parquet(f"data/prepared/{split}.parquet") for split in ("train", "test"))
     rows, count = job.trial.rows, len(train)
-    if rows is not None and rows > count:
-        if job.trial.lacking == "refuse":
-            raise UserError(
-                f"params.yaml: trial.rows: the training split has {count:,} rows, got {rows}; "
-                "write at most that, or null for all"
-            )
+    if lacks(rows, count, job.trial.lacking):
         write_json(job.out, skipped(job.overrides, run.task.MAIN_METRIC, count))
         return {"rows_in_all": count}
     drawn = train.iloc[draw(run.task.targets(train, labels), rows, job.trial.draw)]

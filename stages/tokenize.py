@@ -58,21 +58,21 @@ def run(params: Tokenize, run: Run) -> dict[str, object]:
     """
     tokenizer = load_tokenizer(Path("data/base/tokenizer.json"))
     labels = read_json("data/prepared/labels.json")
-    if run.task.GENERATIVE:
-        refuse_encoders(read_json(CHAT), run.task_name)
-    parted = None if run.task.GENERATIVE else rule(tokenizer)
+    chat = read_json(CHAT) if run.task.GENERATIVE else None
+    if chat:
+        refuse_encoders(chat, run.task_name)
+    parted = None if chat else rule(tokenizer)
     try:
-        counts = _write(tokenizer, params, run, labels, parted)
+        counts = _write(tokenizer, params, run, labels, parted, chat)
     except DisprovedError:
         parted = None
-        counts = _write(tokenizer, params, run, labels, parted)
-    spoken_to = told(tokenizer, params) if run.task.GENERATIVE else {}
+        counts = _write(tokenizer, params, run, labels, parted, chat)
     write_json(
         "results/tokens.json",
         {
             "max_length": params.max_length,
             "splits": counts,
-            **spoken_to,
+            **(_told(tokenizer, params, chat) if chat else {}),
             "parameters": params.model_dump(mode="json"),
             "libraries": versions(LIBRARIES),
         },
@@ -82,14 +82,20 @@ def run(params: Tokenize, run: Run) -> dict[str, object]:
 
 
 def _write(
-    tokenizer: Tokenizer, params: Tokenize, run: Run, labels: list[str], parted: Rule | None
+    tokenizer: Tokenizer,
+    params: Tokenize,
+    run: Run,
+    labels: list[str],
+    parted: Rule | None,
+    chat: dict[str, Any] | None,
 ) -> dict[str, dict[str, Any]]:
+    """The splits, and counts of each; `chat` is data/chat.json, of a generative task."""
     counts = {}
     with replacing_folder("data/tokenized") as folder:
         for split in SPLITS:
             rows = read_parquet(f"data/prepared/{split}.parquet")
-            if run.task.GENERATIVE:
-                table, counts[split] = spoken(tokenizer, rows, params, run.task, read_json(CHAT))
+            if chat:
+                table, counts[split] = spoken(tokenizer, rows, params, run.task, chat)
             elif run.task.WINDOWED:
                 table, counts[split] = windowed(tokenizer, rows, params, run.task, labels)
             else:
@@ -193,21 +199,23 @@ def windowed(
     return pa.table(columns), counts | {"windows": len(found.row), "lost_targets": lost}
 
 
-def told(tokenizer: Tokenizer, params: Tokenize) -> dict[str, Any]:
+def _told(tokenizer: Tokenizer, params: Tokenize, chat: dict[str, Any]) -> dict[str, Any]:
     """The chat template that prompts are written by, and the token that ends a response."""
-    about = read_json(CHAT)
     return {
-        "template": prompts.template_of(params.chat_template, about),
-        "end": tokenizer.token_to_id(about["eos_token"]),
+        "template": prompts.template_of(params.chat_template, chat),
+        "end": tokenizer.token_to_id(chat["eos_token"]),
     }
 
 
-def refuse_encoders(about: dict[str, Any], task: str) -> None:
+def refuse_encoders(chat: dict[str, Any], task: str) -> None:
     """
+    Args:
+        chat: data/chat.json.
+
     Raises:
         UserError: the base is no causal language model.
     """
-    if not about["causal"]:
+    if not chat["causal"]:
         raise UserError(
             "params.yaml: run.task: needs a causal language model, which the base is not by its "
             f"config.json (architectures), got {task!r}; name another base in fetch_model, such as "
@@ -216,17 +224,17 @@ def refuse_encoders(about: dict[str, Any], task: str) -> None:
 
 
 def spoken(
-    tokenizer: Tokenizer, rows: pd.DataFrame, params: Tokenize, task: Any, about: dict[str, Any]
+    tokenizer: Tokenizer, rows: pd.DataFrame, params: Tokenize, task: Any, chat: dict[str, Any]
 ) -> tuple[pa.Table, dict[str, Any]]:
     """Prompts with their responses, and counts of what was cut of either.
 
     Args:
-        about: data/chat.json.
+        chat: data/chat.json.
     """
     import pyarrow as pa
 
-    template = prompts.template_of(params.chat_template, about)
-    found = prompts.make(tokenizer, rows, params.max_length, template, about)
+    template = prompts.template_of(params.chat_template, chat)
+    found = prompts.make(tokenizer, rows, params.max_length, template, chat)
     columns = found.columns() | {"target": artifacts.column(task.targets(rows, []))}
     counts = _counts(found.full, np.diff(found.offsets), found.ids, _unknown_id(tokenizer))
     return pa.table(columns), counts | found.counts

@@ -12,6 +12,7 @@ from stages.errors import UserError
 from stages.params import Section
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     import torch
     from transformers import PreTrainedModel
@@ -125,6 +126,32 @@ def no_arguments(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def all_logits(logits: torch.Tensor, part: dict[str, torch.Tensor]) -> torch.Tensor:
     """`Task.kept` where these are few."""
     return logits
+
+
+class NoLoss(Section):
+    """`Params.loss` where there is nothing to set."""
+
+
+def no_labels(rows: pd.DataFrame, data: Any) -> list[str]:
+    """`Task.labels` of a task without."""
+    return []
+
+
+def check_nothing(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
+    """`Task.check` where `read` has refused what cannot be used."""
+    import pandas as pd
+
+    return pd.Series("", rows.index)
+
+
+def no_balance(rows: pd.DataFrame, labels: list[str]) -> dict[str, int]:
+    """`Task.balance` of a task without labels."""
+    return {}
+
+
+def learn_nothing(target: np.ndarray, labels: list[str], loss: Any) -> Learnt:
+    """`Task.learn` where the loss needs to know nothing of the targets."""
+    return {}
 
 
 def settle_nothing(*_: Any) -> Learnt:

@@ -72,8 +72,7 @@ class Data(Section):
         return self
 
 
-class Loss(Section):
-    """None to set."""
+Loss = texts.NoLoss
 
 
 class Params(Section):
@@ -184,16 +183,9 @@ def ask(raw: Raw, labels: list[str]) -> dict[str, list[str]]:
     }
 
 
-def labels(rows: pd.DataFrame, data: Data) -> list[str]:
-    return []
-
-
-def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
-    return rows["response"].str[:0]
-
-
-def balance(rows: pd.DataFrame, labels: list[str]) -> dict[str, int]:
-    return {}
+labels = texts.no_labels
+check = texts.check_nothing
+balance = texts.no_balance
 
 
 def problems(train: pd.DataFrame, labels: list[str]) -> list[str]:
@@ -229,12 +221,9 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 
 
 logits = texts.logits
+learn = texts.learn_nothing
 settle = texts.settle_nothing
 fold = texts.fold_nothing
-
-
-def learn(target: np.ndarray, labels: list[str], loss: Loss) -> Learnt:
-    return {}
 
 
 def arguments(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

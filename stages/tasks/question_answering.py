@@ -51,8 +51,7 @@ class Data(Section):
     unanswerable: bool = Field(description="may a question have no answer?")
 
 
-class Loss(Section):
-    """None to set."""
+Loss = texts.NoLoss
 
 
 class Params(Section):
@@ -130,16 +129,9 @@ def ask(raw: Raw, labels: list[str]) -> dict[str, list[str]]:
     return {**raw, "answers": ["[]"] * len(raw["question"])}
 
 
-def labels(rows: pd.DataFrame, data: Data) -> list[str]:
-    return []
-
-
-def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
-    return rows["answers"].str[:0]
-
-
-def balance(rows: pd.DataFrame, labels: list[str]) -> dict[str, int]:
-    return {}
+labels = texts.no_labels
+check = texts.check_nothing
+balance = texts.no_balance
 
 
 def problems(train: pd.DataFrame, labels: list[str]) -> list[str]:
@@ -225,11 +217,8 @@ def logits(output: Any) -> torch.Tensor:
 
 arguments = texts.no_arguments
 kept = texts.all_logits
+learn = texts.learn_nothing
 fold = texts.fold_nothing
-
-
-def learn(target: np.ndarray, labels: list[str], loss: Loss) -> Learnt:
-    return {}
 
 
 def loss(

@@ -37,8 +37,7 @@ class Data(texts.TextData):
     value: str = Field("value", min_length=1, description="column that holds the number")
 
 
-class Loss(Section):
-    """None to set."""
+Loss = texts.NoLoss
 
 
 class Params(Section):
@@ -73,16 +72,9 @@ def _number(text: str) -> float | None:
     return value if math.isfinite(value) and "_" not in text else None
 
 
-def labels(rows: pd.DataFrame, data: Data) -> list[str]:
-    return []
-
-
-def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
-    return rows["value"].str[:0]
-
-
-def balance(rows: pd.DataFrame, labels: list[str]) -> dict[str, int]:
-    return {}
+labels = texts.no_labels
+check = texts.check_nothing
+balance = texts.no_balance
 
 
 def problems(train: pd.DataFrame, labels: list[str]) -> list[str]:

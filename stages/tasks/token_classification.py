@@ -68,8 +68,7 @@ class Data(Section):
         return self
 
 
-class Loss(Section):
-    """None to set."""
+Loss = texts.NoLoss
 
 
 class Params(Section):
@@ -341,12 +340,9 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 logits = texts.logits
 arguments = texts.no_arguments
 kept = texts.all_logits
+learn = texts.learn_nothing
 settle = texts.settle_nothing
 fold = texts.fold_nothing
-
-
-def learn(target: np.ndarray, labels: list[str], loss: Loss) -> Learnt:
-    return {}
 
 
 def loss(
