@@ -52,6 +52,7 @@ class Pretrain(Section):
     clip_norm: float = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
     device: Device
+    devices: int = Field(ge=1)
     precision: Precision
     threads: int = Field(ge=1)
 

@@ -19,11 +19,10 @@ import numpy as np
 from pydantic import Field
 
 from stages.artifacts import read_arrow, read_json, sha256, write_json
-from stages.errors import UserError
 from stages.params import Run, Section
 from stages.training import fitting
 from stages.training.checkpoints import TRIALS
-from stages.training.drawing import draw, skipped
+from stages.training.drawing import draw, lacks, skipped
 from stages.training.fitting import LIBRARIES, Finetune
 from stages.training.machine import configure
 from stages.training.schedule import steps_per_epoch
@@ -64,12 +63,12 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     train, validation, test = (
         read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
     )
-    if params.lacking == "skip" and _count(train) < (params.rows or 0):
+    if lacks(params.rows, _count(train), params.lacking):
         write_json(job.out, skipped(job.overrides, run.task.MAIN_METRIC, _count(train)))
         return {"rows_in_all": _count(train)}
     machine = configure(job.finetune.device, job.finetune.precision, params.threads)
-    train = drawn(params, train)
-    validation = _part(validation, _at_most(params.validation_rows, validation), params.draw)
+    train = drawn(train, params.rows, params.draw)
+    validation = drawn(validation, _at_most(params.validation_rows, validation), params.draw)
     section = lengthened(job.finetune, params, _batches(job.finetune, train))
     code = sha256(__file__)
     more = (params.model_dump(), code)
@@ -112,23 +111,8 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     return {"training_seconds": round(seconds, 2)}
 
 
-def drawn(params: Trial, train: pa.Table) -> pa.Table:
-    """The examples of the rows that a trial trains on.
-
-    Raises:
-        UserError: there are fewer.
-    """
-    count = _count(train)
-    if params.rows is not None and params.rows > count:
-        raise UserError(
-            f"params.yaml: trial.rows: the training split has {count:,} rows, got "
-            f"{params.rows}; write at most that, or null for all"
-        )
-    return _part(train, params.rows, params.draw)
-
-
-def _part(table: pa.Table, rows: int | None, number: int) -> pa.Table:
-    """The examples of some rows."""
+def drawn(table: pa.Table, rows: int | None, number: int) -> pa.Table:
+    """The examples of the rows of a draw; `stages.training.drawing.draw` says which."""
     from stages.training.batching import firsts, targets
 
     of = np.searchsorted(firsts(table), np.arange(len(table)), side="right") - 1  # each example
@@ -155,11 +139,9 @@ def _batches(finetune: Finetune, train: pa.Table) -> int:
 
 def lengthened(finetune: Finetune, params: Trial, batches: int) -> Finetune:
     """The section with as many epochs of so many batches as `min_steps` needs; the warm-up's
-    share stays."""
+    share stays. Trials run side by side, so each has one device."""
     per_epoch = steps_per_epoch(batches, finetune.accumulate)
     epochs = max(finetune.epochs, math.ceil(params.min_steps / per_epoch))
     warmup = finetune.warmup_epochs * epochs / finetune.epochs
-    threads = params.threads
-    return finetune.model_copy(
-        update={"epochs": epochs, "warmup_epochs": warmup, "threads": threads}
-    )
+    alone = {"threads": params.threads, "devices": 1}
+    return finetune.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **alone})

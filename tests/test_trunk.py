@@ -12,10 +12,12 @@ import torch
 
 from stages.training import packing
 from stages.training.batching import Rows
+from stages.training.machine import Machine
 from stages.training.trunk import Trunk
 from tests.test_packing import FAMILIES, losses, model_of, rows
 
 ENCODER = "bert"
+MACHINE = Machine("cpu", "float32", 1, "any")
 
 
 def freeze(model: Any, layers: int) -> None:
@@ -43,7 +45,7 @@ def test_loss_and_gradients_are_those_of_computing_it(family: str, layers: int) 
     model, data, trunk = prepared(family, layers)
     expected, gradients = losses(model, data)
     assert trunk.fits({"train": data})
-    trunk.keep({"train": data}, "cpu", "float32", None)
+    trunk.keep({"train": data}, MACHINE, None)
     model.eval()
     found, others = losses(model, data)
     assert found == pytest.approx(expected, rel=1e-5)
@@ -54,7 +56,7 @@ def test_loss_and_gradients_are_those_of_computing_it(family: str, layers: int) 
 
 def test_the_frozen_layers_are_not_computed_again() -> None:
     model, data, trunk = prepared(ENCODER, 1)
-    trunk.keep({"train": data}, "cpu", "float32", None)
+    trunk.keep({"train": data}, MACHINE, None)
     calls = []
     for number, layer in enumerate(model.bert.encoder.layer):
         layer.attention.register_forward_hook(lambda *_, number=number: calls.append(number))
@@ -92,7 +94,7 @@ def test_what_memory_should_not_hold_goes_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, held, trunk = prepared(ENCODER, 1)
-    trunk.keep({"train": held}, "cpu", "float32", tmp_path)
+    trunk.keep({"train": held}, MACHINE, tmp_path)
     assert not list(tmp_path.iterdir())
 
     class Memory:
@@ -100,7 +102,7 @@ def test_what_memory_should_not_hold_goes_to_a_file(
 
     monkeypatch.setattr(psutil, "virtual_memory", Memory)
     _, filed, trunk = prepared(ENCODER, 1)
-    trunk.keep({"train": filed}, "cpu", "float32", tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["trunk-train.npy"]
+    trunk.keep({"train": filed}, MACHINE, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["trunk-0-train.npy"]
     assert held.trunk is not None and filed.trunk is not None
     np.testing.assert_array_equal(filed.trunk, held.trunk)

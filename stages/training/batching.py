@@ -13,11 +13,12 @@ import torch
 from torch.utils.data import Dataset, Sampler
 
 from stages import artifacts
+from stages.training.ranks import ALONE, Ranks
 
 Batch = list[dict[str, torch.Tensor]]
-"""The parts of a batch; each has the index `row` of each of its rows in their table [n], and the
-table's other numbers by column: `target`, [n] or [n, k], and what else the task wants, [n], [n, k],
-or for each token [tokens].
+"""The parts of a batch, none for a rank without a share of it. Each has the index `row` of each of
+its rows in their table [n], and the table's other numbers by column: `target`, [n] or [n, k], and
+what else the task wants, [n], [n, k], or for each token [tokens].
 Padded parts have input_ids and attention_mask [n, length]; a pack, which is the only part, has
 input_ids and position_ids [1, tokens] and lengths [n], rising, and where it is kept `trunk` (see
 `stages.training.trunk`), [tokens, hidden] or [n, hidden]. Either has token_type_ids of the
@@ -64,6 +65,8 @@ class Rows(Dataset[Batch]):
         return len(self.lengths)
 
     def __getitem__(self, rows: np.ndarray) -> Batch:
+        if len(rows) == 0:
+            return []
         by_length = rows[np.argsort(self.lengths[rows], kind="stable")]
         if self.first_position is not None:
             return [self._pack(by_length, self.first_position)]
@@ -232,6 +235,7 @@ class Shuffled(Sampler[np.ndarray]):
     seed: int
     start: tuple[int, int] = (0, 0)
     tokens: int | None = None  # of a batch at most, in the place of batch_size rows
+    ranks: Ranks = ALONE  # which share of each batch is drawn
     epoch: int = 0
 
     def __post_init__(self) -> None:
@@ -254,7 +258,8 @@ class Shuffled(Sampler[np.ndarray]):
         else:
             cut = cut_by_tokens(self.lengths[order], self.tokens)
             batches = [order[places] for places in cut]
-        return iter(batches[self.start[1] if self.epoch == self.start[0] else 0 :])
+        left = batches[self.start[1] if self.epoch == self.start[0] else 0 :]
+        return (self.ranks.share(rows, self.lengths) for rows in left)
 
 
 @dataclass
@@ -264,6 +269,7 @@ class ByLength(Sampler[np.ndarray]):
     lengths: np.ndarray
     batch_size: int
     tokens: int | None = None  # of a batch at most, in the place of batch_size rows
+    ranks: Ranks = ALONE  # which share of each batch is drawn
 
     def __len__(self) -> int:
         if self.tokens is not None:
@@ -272,10 +278,12 @@ class ByLength(Sampler[np.ndarray]):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         order = np.argsort(self.lengths, kind="stable")
-        if self.tokens is not None:
+        if self.tokens is None:
+            batches = np.array_split(order, np.arange(self.batch_size, len(order), self.batch_size))
+        else:
             cut = cut_by_tokens(self.lengths[order], self.tokens)
-            return iter([order[places] for places in cut])
-        return iter(np.array_split(order, np.arange(self.batch_size, len(order), self.batch_size)))
+            batches = [order[places] for places in cut]
+        return (self.ranks.share(rows, self.lengths) for rows in batches)
 
 
 def pad_id(config: Any) -> int:

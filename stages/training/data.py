@@ -7,6 +7,7 @@ import pyarrow as pa
 from torch.utils.data import DataLoader
 
 from stages.training.batching import Batch, ByLength, Rows, Shuffled
+from stages.training.ranks import ALONE, Ranks
 
 WORKERS = 0  # processes; a batch is made in less time than another process takes to hand it over
 
@@ -17,18 +18,19 @@ class Splits(pl.LightningDataModule):
     def __init__(
         self, train: pa.Table, validation: pa.Table, *, batch_size: int, seed: int,
         pad_id: int, parts: int, first_position: int | None, typed: bool,
-        tokens: int | None = None, pinned: bool = False,
+        tokens: int | None = None, pinned: bool = False, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
         """
         Args:
             batch_size: rows.
             tokens: of a batch at most, in the place of batch_size rows.
+            ranks: whose share of each batch.
             pinned: batches go to memory that a GPU copies from while it computes.
             pad_id, parts, first_position, typed: see `Rows`.
         """
         super().__init__()
         self.batch_size, self.seed = batch_size, seed
-        self.tokens, self.pinned = tokens, pinned
+        self.tokens, self.pinned, self.ranks = tokens, pinned, ranks
         self.start = (0, 0)  # epoch and batch that training begins with
         self.train, self.validation = (
             Rows(table, pad_id, parts, first_position, typed) for table in (train, validation)
@@ -36,13 +38,15 @@ class Splits(pl.LightningDataModule):
 
     def order(self) -> Shuffled:
         """The batches of training rows; as many in each epoch."""
-        return Shuffled(self.train.lengths, self.batch_size, self.seed, self.start, self.tokens)
+        return Shuffled(
+            self.train.lengths, self.batch_size, self.seed, self.start, self.tokens, self.ranks
+        )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.train, self.order())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        order = ByLength(self.validation.lengths, self.batch_size, self.tokens)
+        order = ByLength(self.validation.lengths, self.batch_size, self.tokens, self.ranks)
         return self._loader(self.validation, order)
 
     def _loader(self, rows: Rows, order: Shuffled | ByLength) -> DataLoader[Batch]:

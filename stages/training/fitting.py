@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from stages.training.checkpoints import Checkpoints
     from stages.training.data import Splits
     from stages.training.module import FineTuning
+    from stages.training.ranks import Ranks
 
 LIBRARIES = ("torch", "lightning", "transformers", "safetensors", "numpy", "pyarrow")
 PARTS = {"cpu": 3, "cuda": 1}  # parts of like length that a batch is padded in
@@ -52,6 +53,7 @@ class Finetune(Section):
     keep_frozen: bool = Field(description="keep the output of frozen layers from epoch to epoch")
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
+    devices: int = Field(ge=1, description="processes that share each batch, a device each")
     precision: Precision
     threads: int = Field(ge=1)
 
@@ -97,10 +99,13 @@ def fit(
     Args:
         store: where checkpoints go, and where training goes on from; None: none are kept.
         tracked: report the steps to the loggers.
+
+    Raises:
+        SystemExit: this process has helped another one, which goes on alone.
     """
     import lightning.pytorch as pl
 
-    from stages.training import loggers, weights
+    from stages.training import loggers, ranks, weights
     from stages.training.batching import is_typed, pad_id, targets
     from stages.training.callbacks import BestEpoch, Progress, measure
     from stages.training.data import Splits
@@ -112,6 +117,8 @@ def fit(
     quiet_lightning()
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, adapted = weights.build(run, labels, run.method_params, params.dropout)
+    # Without steps there is nothing to share.
+    own = ranks.join(params.devices if adapted.steps else 1, machine.device)
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     trunk = Trunk(model)
     trunk.calm()
@@ -127,18 +134,19 @@ def fit(
         typed=is_typed(model.config),
         tokens=params.batch_tokens,
         pinned=machine.device == "cuda",
+        ranks=own,
     )
     _check_budget(params, splits)
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
-    module = FineTuning(model, run, labels, learnt, how, adapted)
+    module = FineTuning(model, run, labels, learnt, how, adapted, own)
     module.packed = first_position is not None
     if adapted.start:
         adapted.start(_start(splits, learnt, params.seed, machine.device))
     best = BestEpoch(run.task.SELECTION_METRIC, params.early_stopping)
-    resuming = [Resuming(store, best)] if store else []
-    callbacks = [best, Progress(best.metric, params.epochs), *resuming]
-    trainer = _trainer(params, run, machine, callbacks, tracked)
+    resuming = [Resuming(store, best, writes=own.speaks)] if store else []
+    progress = [Progress(best.metric, params.epochs)] if own.speaks else []
+    trainer = _trainer(params, run, machine, [best, *progress, *resuming], own, tracked)
     rows = {"train": splits.train, "validation": splits.validation}
     module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
     try:
@@ -148,7 +156,8 @@ def fit(
             measure(trainer, module, splits, best)
         elif len(best.curve) < params.epochs and not best.stops():
             if module.trunk:
-                trunk.keep(rows, machine.device, machine.precision, store.folder if store else None)
+                folder = store.folder if store else None
+                trunk.keep(rows, machine, folder, own)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
                 _recompute_layers(model)
@@ -157,6 +166,7 @@ def fit(
         raise KeyboardInterrupt from None
     finally:
         loggers.finish()
+    ranks.leave(own)
     return module, best
 
 
@@ -186,22 +196,28 @@ def _start(splits: Splits, learnt: dict[str, list[float]], seed: int, device: st
 
 
 def _trainer(
-    params: Finetune, run: Run, machine: Machine, callbacks: list[pl.Callback], tracked: bool
+    params: Finetune,
+    run: Run,
+    machine: Machine,
+    callbacks: list[pl.Callback],
+    own: Ranks,
+    tracked: bool,
 ) -> pl.Trainer:
     import lightning.pytorch as pl
 
-    from stages.training import loggers
+    from stages.training import loggers, ranks
 
     names = [run.task_name, run.method_name]
     return pl.Trainer(
         accelerator="gpu" if machine.device == "cuda" else "cpu",
-        devices=1,
+        **ranks.strategy(own),
         precision="bf16-mixed" if machine.precision == "bf16-mixed" else "32-true",
         max_epochs=params.epochs,
         accumulate_grad_batches=params.accumulate,
         gradient_clip_val=params.clip_norm or None,
         callbacks=callbacks,
         logger=tracked
+        and own.speaks
         and loggers.make(run.tracking, "-".join(names), names, parameters(params, run)),
         log_every_n_steps=10,
         enable_checkpointing=False,  # BestEpoch keeps the weights
@@ -228,8 +244,12 @@ def _expect(
     )
     tokens = params.batch_tokens
     batch = (params.batch_size, "batch_size") if tokens is None else (tokens, "batch_tokens")
-    free = memory.require(found, *batch, machine.device)
-    print(f"finetune: takes about {found}; {free / memory.GB:.1f} GB are free", file=sys.stderr)
+    ranks = module.ranks
+    free = memory.require(found, *batch, machine.device, ranks.count)
+    if ranks.speaks:
+        each = " each" if ranks.count > 1 else ""
+        told = f"finetune: takes about {found}{each}; {free / memory.GB:.1f} GB are free{each}"
+        print(told, file=sys.stderr)
     return found
 
 

@@ -90,19 +90,21 @@ def heaviest(splits: Splits) -> int:
     return max(
         int(lengths[rows].sum() if packed else len(rows) * lengths[rows].max())
         for rows in splits.order()
+        if len(rows)  # a rank may have no share of a small batch
     )
 
 
-def require(found: Estimate, batch: int, name: str, device: str) -> int:
+def require(found: Estimate, batch: int, name: str, device: str, processes: int = 1) -> int:
     """Bytes that are free.
 
     Args:
+        processes: that share the memory of a CPU, or have a GPU each.
         batch: value of the parameter `finetune.<name>` that sets the size of a batch.
 
     Raises:
         UserError: the device as a whole has less than the estimate.
     """
-    free, whole = memory(device)
+    free, whole = (size // (processes if device == "cpu" else 1) for size in memory(device))
     if found.total <= whole:
         return free
     problem = f"training takes about {found}, of {whole / GB:.1f} GB that the device has"

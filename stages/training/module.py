@@ -15,6 +15,7 @@ from stages.params import Run
 from stages.training import packing
 from stages.training.batching import Batch, in_order, sizes, targets
 from stages.training.predicting import padded
+from stages.training.ranks import ALONE, Ranks
 from stages.training.schedule import Optimization
 
 
@@ -33,11 +34,13 @@ class FineTuning(pl.LightningModule):
         learnt: dict[str, list[float]],
         how: Optimization,
         adapted: Adapted | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """
         Args:
             learnt: what the task learnt of the training targets.
             adapted: what the method says of the model's weights; None: nothing in particular.
+            ranks: the process among those that train together.
         """
         super().__init__()
         self.model = model
@@ -46,6 +49,7 @@ class FineTuning(pl.LightningModule):
         self.learnt = learnt
         self.how = how
         self.adapted = adapted or Adapted(model)
+        self.ranks = ranks
         for name, values in learnt.items():
             self.register_buffer(f"learnt_{name}", torch.tensor(values), persistent=False)
         self.train_loss: list[torch.Tensor] = []
@@ -84,22 +88,36 @@ class FineTuning(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Dropout is a function of (seed, batch), not of what the process did before.
         number = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
-        state = np.random.SeedSequence([self.how.seed, 1, number]).generate_state(1, np.uint64)
+        entropy = [self.how.seed, 1, number, *([self.ranks.rank] if self.ranks.rank else [])]
+        state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
         torch.manual_seed(int(state[0]) & (2**63 - 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         with self._frozen():
-            total, count, _ = self.losses(batch)
-        loss = total / count
-        self.train_loss.append(loss.detach())
+            total, count, _ = self.losses(batch) if batch else self._nothing()
+        tokens, computed = sizes(batch)
+        whole = total.detach()
+        if self.ranks.count > 1:  # gradients will be averaged over them, so all is
+            found = self.ranks.sums(whole, count, tokens, computed)
+            tokens, computed = (int(size) for size in found[2:])
+            whole, count = ((x / self.ranks.count).to(total.dtype) for x in found[:2])
+        loss, mean = total / count, whole / count
+        self.train_loss.append(mean)
+        self.log("train_loss", mean)
+        self.tokens += tokens
+        self.padded += computed
         if self.trainer.accumulate_grad_batches > 1:
             self._counts.append(count)
             loss = total  # to be divided once the count of all batches of the step is known
-        tokens, computed = sizes(batch)
-        self.tokens += tokens
-        self.padded += computed
-        self.log("train_loss", loss.detach())
         return loss
+
+    def _nothing(self) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """`losses` where the batch has no row for this rank: a row that counts for nothing, so
+        that its gradients are there to be averaged, and are 0."""
+        row = self.trainer.datamodule.train[np.zeros(1, np.int64)]  # type: ignore[attr-defined]
+        batch = [{name: x.to(self.device) for name, x in part.items()} for part in row]
+        total, count, logits = self.losses(batch)
+        return total * 0, count * 0, logits
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Make of the gradients of accumulated sums that of the mean over all of the step's
@@ -134,6 +152,8 @@ class FineTuning(pl.LightningModule):
         self._validation = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not batch:
+            return
         total, count, logits = self.losses(batch)
         kept = [self.run.task.kept(z, part) for z, part in zip(logits, batch, strict=True)]
         values = np.concatenate([z.float().cpu().numpy() for z in kept])
@@ -142,7 +162,8 @@ class FineTuning(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         task, data = self.run.task, self.trainer.datamodule.validation  # type: ignore[attr-defined]
-        rows, values, totals, counts = zip(*self._validation, strict=True)
+        found = self.ranks.gathered(self._validation)
+        rows, values, totals, counts = zip(*found, strict=True)
         logits = in_order(data.offsets, np.concatenate(rows), np.concatenate(values))
         target = targets(data.table)
         self.settled = task.settle(

@@ -27,8 +27,13 @@ from stages.training.module import FineTuning
 class Resuming(pl.Callback):
     """Writes checkpoints now and then, after an optimizer step or an epoch's validation."""
 
-    def __init__(self, store: Checkpoints, best: BestEpoch) -> None:
+    def __init__(self, store: Checkpoints, best: BestEpoch, *, writes: bool = True) -> None:
+        """
+        Args:
+            writes: False for a process that only takes up what another one has written.
+        """
         self.store = store
+        self.writes = writes
         self.best = best
         self.step = 0
         self._optimizer: Tensors = {}
@@ -50,7 +55,8 @@ class Resuming(pl.Callback):
         self.step = state["step"]
         splits.start = (state["epoch"], state["batch"])
         _set_position(trainer, state["epoch"], state["batch"], self.step)
-        print(f"finetune: goes on after step {self.step}", file=sys.stderr)
+        if self.writes:
+            print(f"finetune: goes on after step {self.step}", file=sys.stderr)
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.store.ended = time.monotonic()  # start-up was not time to lose
@@ -79,6 +85,8 @@ class Resuming(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: FineTuning, epoch: int, batch: int) -> None:
         """Write a checkpoint if it is time; `batch` of `epoch` is the next to come."""
+        if not self.writes:
+            return
         own = {n: p.detach() for n, p in module.model.named_parameters() if p.requires_grad}
         # Two moments, and the best weights.
         if not self.store.due(4 * sum(p.numel() * p.element_size() for p in own.values())):

@@ -19,10 +19,12 @@ from stages.adaptation import blocks
 from stages.errors import UserError
 from stages.training import packing
 from stages.training.batching import ByLength, Rows
+from stages.training.machine import Machine
+from stages.training.ranks import ALONE, Ranks
 
 SHARE = 0.25  # of the memory that is free
 BATCH = 64  # rows at a time
-FILE = "trunk-{split}.npy"
+FILE = "trunk-{rank}-{split}.npy"
 
 
 class Trunk:
@@ -63,25 +65,27 @@ class Trunk:
         )
 
     def keep(
-        self, splits: dict[str, Rows], device: str, precision: str, folder: Path | None
+        self, splits: dict[str, Rows], machine: Machine, folder: Path | None, ranks: Ranks = ALONE
     ) -> None:
         """Compute it for all rows, which fit it, and have their packs bring it along.
 
         Args:
             splits: by name.
-            precision: of `stages.training.machine.Machine`.
             folder: where files go that memory should not hold; None: memory holds them.
+            ranks: the process among those that train together; each keeps its own.
         """
         port = packing.Port(self.layers, of_rows=self.all and packing.reads_rows(self.whole))
-        self.whole.to(device)
+        self.whole.to(machine.device)
         self.whole.eval()
         free = psutil.virtual_memory().available * SHARE
         size = self.whole.config.hidden_size * 4
         total = sum(_count(rows, port) * size for rows in splits.values())
         for split, rows in splits.items():
             shape = (_count(rows, port), self.whole.config.hidden_size)
-            file = None if folder is None or total <= free else folder / FILE.format(split=split)
-            rows.trunk = _fill(self.whole, port, rows, device, precision, shape, file)
+            file = None
+            if folder is not None and total > free:
+                file = folder / FILE.format(rank=ranks.rank, split=split)
+            rows.trunk = _fill(self.whole, port, rows, machine, shape, file)
             rows.trunk_of_rows = port.of_rows
         self.whole.train()
         self.calm()
@@ -95,8 +99,7 @@ def _fill(
     model: Any,
     port: packing.Port,
     rows: Rows,
-    device: str,
-    precision: str,
+    machine: Machine,
     shape: tuple[int, int],
     file: Path | None,
 ) -> np.ndarray:
@@ -106,7 +109,7 @@ def _fill(
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         kept = np.lib.format.open_memmap(file, "w+", np.float32, shape)
-    halved = precision == "bf16-mixed"
+    device, halved = machine.device, machine.precision == "bf16-mixed"
     with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=halved):
         for indices in ByLength(rows.lengths, BATCH):
             (part,) = rows[indices]
