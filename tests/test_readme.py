@@ -53,3 +53,26 @@ def test_the_study_s_table_is_the_measured_one() -> None:
         assert f"| {curve['name']} | {told} |\n" in README
     for rule in study["rules"]:
         assert f"- {rule['verdict']}: {rule['rule']}\n" in README
+
+
+def test_the_speed_table_is_the_measured_one() -> None:
+    measured = json.loads((ROOT / "benchmarks/training.json").read_text())
+    columns = ("full", "head_only", "evaluation")
+    for name in {name for part in columns for name in measured[part]["variants"]}:
+        cells = []
+        for part in columns:
+            ratio = measured[part]["variants"].get(name, {}).get("ratio")
+            cells.append(f"{ratio['median']:.1f}" if ratio else "")
+        shown = "**finetune**" if name == "finetune" else name
+        assert re.sub(" +", " ", f"| {shown} | {' | '.join(cells)} |\n") in re.sub(
+            " +", " ", README
+        )
+
+
+def test_the_accuracies_beside_it_are_the_measured_ones() -> None:
+    quality = json.loads((ROOT / "benchmarks/training.json").read_text())["quality"]
+    (ours, theirs) = quality["mean"].values()
+    error = quality["standard_error_of_difference"]
+    assert ours > theirs - error
+    told = f"{ours:.3f} against {theirs:.3f} (standard error of the difference {error:.3f})"
+    assert told in re.sub(r"\s+", " ", README)
