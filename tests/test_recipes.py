@@ -134,8 +134,27 @@ def _squad2(split: str) -> Iterator[Row]:
         yield row | ({"answers": {"text": [], "answer_start": []}} if number % 3 == 0 else {})
 
 
+def _instructions(split: str) -> Iterator[Row]:
+    """The first instance of each task that people have written."""
+    for line in (SHARED / "self_instruct/seed_tasks.jsonl").read_text("utf-8").splitlines():
+        task = json.loads(line)
+        yield {"instruction": task["instruction"], **task["instances"][0]}
+
+
+def _dolly(split: str) -> Iterator[Row]:
+    for row in _instructions(split):
+        yield {
+            "instruction": row["instruction"],
+            "context": row["input"],
+            "response": row["output"],
+            "category": "none",
+        }
+
+
 SLICES: dict[str, tuple[str, Callable[[str], Iterator[Row]]]] = {
+    "alpaca": ("self_instruct", _instructions),
     "banking77": ("banking77", _banking77),
+    "dolly": ("self_instruct", _dolly),
     "goemotions": ("goemotions", _goemotions),
     "squad": ("xquad", _squad),
     "squad2": ("xquad", _squad2),
