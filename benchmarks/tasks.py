@@ -46,6 +46,11 @@ class Set:
     data: dict[str, Any] = field(default_factory=dict)  # of the task's section `data`
 
 
+def banking77(source: Path, target: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copy(source / f"banking77/{split}.csv", target / f"{split}.csv")
+
+
 def emobank(source: Path, target: Path) -> None:
     shutil.copy(source / "emobank/emobank.csv", target / "emobank.csv")
 
@@ -127,6 +132,7 @@ SHIPPED = {
     "entities": Set("token_classification", SMALL | {"prepare.path": "data/raw/entities.jsonl"}),
 }
 REAL = {
+    "banking77": Set("classification", {}, banking77, {"label": "category"}),
     "emobank: valence": Set(
         "regression",
         {"prepare.path": "data/raw/real/emobank.csv", "prepare.split": "split"},

@@ -186,7 +186,7 @@ def test_a_full_disk_stops_no_training(
 
     monkeypatch.setattr(owner, name, full)
     save(kept, 2, 1)
-    assert f"no checkpoint ({error}); training goes on" in capsys.readouterr().err
+    assert f"no checkpoint ({error}); it goes on without" in capsys.readouterr().err
     monkeypatch.undo()
     found = store(folder).load()
     assert found is not None and found[0]["step"] == 1

@@ -241,7 +241,7 @@ def test_repro_goes_on_after_a_kill(project: Project) -> None:
     assert running.returncode is None, "it ended before a checkpoint was due"
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
-    assert "finetune: goes on after step" in project("dvc", "repro", "finetune")
+    assert "training: goes on after step" in project("dvc", "repro", "finetune")
     assert not list(kept.glob("*"))
     lock = (project.folder / "dvc.lock").read_bytes()
     assert project.repro("--force", "--single-item", "finetune") == {"finetune"}

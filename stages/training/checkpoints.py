@@ -94,7 +94,7 @@ class Checkpoints:
             self._write("step", step, tensors | {"state": _encode(state)})
             self._prune()
         except (OSError, SafetensorError) as error:
-            print(f"finetune: no checkpoint ({error}); training goes on", file=sys.stderr)
+            print(f"training: no checkpoint ({error}); it goes on without", file=sys.stderr)
         self.ended = time.monotonic()
         self.cost = self.ended - started
 

@@ -248,7 +248,7 @@ def _expect(
     free = memory.require(found, *batch, machine.device, ranks.count)
     if ranks.speaks:
         each = " each" if ranks.count > 1 else ""
-        told = f"finetune: takes about {found}{each}; {free / memory.GB:.1f} GB are free{each}"
+        told = f"training: takes about {found}{each}; {free / memory.GB:.1f} GB are free{each}"
         print(told, file=sys.stderr)
     return found
 

@@ -56,7 +56,7 @@ class Resuming(pl.Callback):
         splits.start = (state["epoch"], state["batch"])
         _set_position(trainer, state["epoch"], state["batch"], self.step)
         if self.writes:
-            print(f"finetune: goes on after step {self.step}", file=sys.stderr)
+            print(f"training: goes on after step {self.step}", file=sys.stderr)
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.store.ended = time.monotonic()  # start-up was not time to lose
