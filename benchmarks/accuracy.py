@@ -36,7 +36,7 @@ def main() -> None:
             set_seed(clone / "params.yaml", seed)
             call(clone, "dvc", "repro", "--quiet", "evaluate", "baseline")
             correct[seed] = right(clone)
-    result = {
+    result: dict[str, Any] = {
         "seeds": list(SEEDS),
         "rows": {seed: len(next(iter(found.values()))) for seed, found in correct.items()},
         "accuracy": {name: summarise([found[name] for found in correct.values()])

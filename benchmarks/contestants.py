@@ -206,7 +206,7 @@ def finetune(
     section, run = sections(frozen, epochs=3 if frozen else 10_000, **changes)
     found = machine.configure("cpu", precision, THREADS)
     if not packed:
-        packing.prepare = lambda _: None  # type: ignore[assignment,misc]
+        packing.prepare = lambda _: None  # type: ignore[assignment]
 
     def fit() -> None:
         fitting.fit(section, run, found, labels(), rows, rows.slice(0, 8), tracked=False)

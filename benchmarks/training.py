@@ -78,7 +78,8 @@ def speed(part: str, rounds: int) -> dict[str, Any]:
         run.kill()
         run.wait()
     rows = {"full": STEPS * BATCH, "head_only": 3 * ROWS[part], "evaluation": ROWS[part]}[part]
-    first, variants = seconds[next(iter(runs))][1:], {}
+    first = seconds[next(iter(runs))][1:]
+    variants: dict[str, Any] = {}
     for name, own in seconds.items():
         ratios = [[x / y for x, y in zip(*pair, strict=True)]
                   for pair in zip(first, own[1:], strict=True)]  # fmt: skip

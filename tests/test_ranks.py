@@ -120,9 +120,17 @@ def test_each_row_of_a_batch_has_one_rank() -> None:
     assert Ranks().share(rows, lengths).tolist() == rows.tolist()
 
 
-def test_more_devices_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("visible", "told"),
+    [
+        ("", "torch finds 1 on this machine, got 2; write at most 1"),
+        ("3", "torch finds 1 among CUDA_VISIBLE_DEVICES=3, got 2; write at most 1 or give"),
+    ],
+)
+def test_more_devices_than_gpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch, visible: str, told: str
+) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(
-        UserError, match=r"finetune\.devices: torch finds 1 .* got 2; write at most 1"
-    ):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=rf"^params\.yaml: finetune\.devices: {told}"):
         join(2, "cuda")

@@ -77,9 +77,12 @@ def join(devices: int, device: str) -> Ranks:
     if devices == 1:
         return ALONE
     if device == "cuda" and devices > (found := torch.cuda.device_count()):
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+        where = f"among CUDA_VISIBLE_DEVICES={shown}" if shown else "on this machine"
+        advice = " or give the stage more by `gpu` in its `meta` in dvc.yaml" if shown else ""
         raise UserError(
-            f"params.yaml: finetune.devices: torch finds {found} on this machine, got {devices}; "
-            f"write at most {found}"
+            f"params.yaml: finetune.devices: torch finds {found} {where}, got {devices}; "
+            f"write at most {found}{advice}"
         )
     ranks = Ranks(int(os.environ.get("LOCAL_RANK", "0")), devices)
     if device == "cuda":
