@@ -68,3 +68,15 @@ def test_clipping_keeps_glyphs_whole(glyph: str) -> None:
 )
 def test_numbers_as_written(value: Any, written: str) -> None:
     assert text.number(value) == written
+
+
+@pytest.mark.parametrize(
+    ("key", "inside", "first"),
+    [
+        ("chrf", "chrF", "chrF"),
+        ("rouge_l", "ROUGE-L", "ROUGE-L"),
+        ("macro_f1", "macro F1", "Macro F1"),
+    ],
+)
+def test_metrics_are_named_as_people_write_them(key: str, inside: str, first: str) -> None:
+    assert (text.name(key), text.heading(key)) == (inside, first)

@@ -55,7 +55,7 @@ def render(title: str, task: Any, inputs: Inputs, own: Mapping[str, Any]) -> str
         keep_trailing_newline=True,
         finalize=_finalize,
     )
-    names = ("clip", "count", "interval", "name", "number", "percent", "share")
+    names = ("clip", "count", "heading", "interval", "name", "number", "percent", "share")
     environment.filters |= {name: getattr(text, name) for name in names}
     environment.filters["breakable"] = _breakable
     parts = {

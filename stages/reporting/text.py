@@ -16,6 +16,13 @@ _WORDS = {
     "auc": "AUC",
     "ece": "expected calibration error",
 }
+_NAMES = {
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rouge_l": "ROUGE-L",
+}
 _JOINERS = "\u200d\ufe0e\ufe0f\U0001f3fb\U0001f3fc\U0001f3fd\U0001f3fe\U0001f3ff"
 _UNPRINTABLE = {
     code: "\ufffd" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)
@@ -69,7 +76,15 @@ def share(part: float | None, whole: float | None, digits: int = 1) -> str:
 
 def name(key: str) -> str:
     """`macro_f1` as people write it: `macro F1`"""
-    return " ".join(_WORDS.get(word, word) for word in key.replace("_", " ").split())
+    return _NAMES.get(key) or " ".join(
+        _WORDS.get(word, word) for word in key.replace("_", " ").split()
+    )
+
+
+def heading(key: str) -> str:
+    """`name` at the start of a line: `Macro F1`, but `chrF`."""
+    found = name(key)
+    return found if key in _NAMES else found[:1].upper() + found[1:]
 
 
 def printable(value: str) -> str:

@@ -168,7 +168,7 @@ def _judge(
         return "unknown", "No baseline has this metric."
     difference = comparison["difference"][metric] if comparison else {}
     value, low, high = (difference.get(key) for key in ("value", "low", "high"))
-    compared = f"{text.name(metric)} {model} against {baselines[0]} of {baselines[0].name}"
+    compared = f"{text.heading(metric)} {model} against {baselines[0]} of {baselines[0].name}"
     if comparison is None or value is None or low is None or high is None:
         return "unknown", f"{compared}: a number is missing."
     outcome: Outcome = "better" if low > 0 else "worse" if high < 0 else "open"
