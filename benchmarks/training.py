@@ -168,21 +168,23 @@ def sentences() -> tuple[pa.Table, pa.Table]:
     tokenizer = Tokenizer.from_file("data/base/tokenizer.json")
     tokenizer.no_padding()
     tokenizer.enable_truncation(LENGTH)
-    texts = [*_lines("neg"), *_lines("pos")]
+    negative, positive = (lines(SENTENCES, kind) for kind in ("neg", "pos"))
+    texts = [*negative, *positive]
     order = np.random.default_rng(0).permutation(len(texts))[: 3 * QUALITY_ROWS]
     encoded = tokenizer.encode_batch([texts[number] for number in order])
     whole = pa.table(
         {
             "input_ids": pa.array([row.ids for row in encoded], pa.large_list(pa.int32())),
-            "target": (order >= len(_lines("neg"))).astype(np.int32),
+            "target": (order >= len(negative)).astype(np.int32),
         }
     )
     return whole.slice(0, QUALITY_ROWS), whole.slice(QUALITY_ROWS)
 
 
-def _lines(kind: str) -> list[str]:
-    with zipfile.ZipFile(SENTENCES) as archive:
-        text = archive.read(f"sentence_polarity/rt-polarity.{kind}").decode("latin-1")
+def lines(archive: Path, kind: str) -> list[str]:
+    """The sentences of sentence_polarity.zip that are `neg` or `pos`."""
+    with zipfile.ZipFile(archive) as opened:
+        text = opened.read(f"sentence_polarity/rt-polarity.{kind}").decode("latin-1")
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
