@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from stages.training import weights
 from stages.training.batching import sizes
 from stages.training.data import Splits
 from stages.training.module import FineTuning
@@ -55,7 +54,7 @@ class BestEpoch(pl.Callback):
         score = (validation[self.metric], -validation["loss"])
         if self.best is None or score > self.best:
             self.best, self.epoch = score, int(row["epoch"])
-            self.weights = weights.trained(module.model)
+            self.weights = module.trained(step)
             self.settled = module.settled
 
     def stops(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
+import numpy as np
 import pyarrow as pa
 from torch.utils.data import DataLoader
 
@@ -41,6 +42,10 @@ class Splits(pl.LightningDataModule):
         return Shuffled(
             self.train.lengths, self.batch_size, self.seed, self.start, self.tokens, self.ranks
         )
+
+    def vocabulary(self) -> np.ndarray:
+        """The tokens of all rows, and that which fills short ones."""
+        return np.concatenate([self.train.tokens, self.validation.tokens, [self.train.pad_id]])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return self._loader(self.train, self.order())

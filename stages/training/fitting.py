@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from stages.training.data import Splits
     from stages.training.module import FineTuning
     from stages.training.ranks import Ranks
+    from stages.training.trunk import Trunk
 
 LIBRARIES = ("torch", "lightning", "transformers", "safetensors", "numpy", "pyarrow")
 PARTS = {"cpu": 3, "cuda": 1}  # parts of like length that a batch is padded in
@@ -103,18 +104,60 @@ def fit(
     Raises:
         SystemExit: this process has helped another one, which goes on alone.
     """
-    import lightning.pytorch as pl
-
-    from stages.training import loggers, ranks, weights
-    from stages.training.batching import is_typed, pad_id, targets
+    from stages.training import loggers, ranks
     from stages.training.callbacks import BestEpoch, Progress, measure
-    from stages.training.data import Splits
     from stages.training.machine import quiet_lightning
-    from stages.training.module import FineTuning
     from stages.training.resuming import Resuming
-    from stages.training.trunk import Trunk
 
     quiet_lightning()
+    module, splits, trunk = _made_ready(params, run, machine, labels, train, validation)
+    own, steps = module.ranks, module.adapted.steps
+    best = BestEpoch(run.task.SELECTION_METRIC, params.early_stopping)
+    resuming = [Resuming(store, best, writes=own.speaks)] if store else []
+    progress = [Progress(best.metric, params.epochs)] if own.speaks else []
+    trainer = _trainer(params, run, machine, [best, *progress, *resuming], own, tracked)
+    rows = {"train": splits.train, "validation": splits.validation}
+    module.trunk = params.keep_frozen and steps and trunk.fits(rows)
+    try:
+        for callback in resuming:
+            callback.restore(trainer, module, splits)
+        if not steps:
+            measure(trainer, module, splits, best)
+        elif len(best.curve) < params.epochs and not best.stops():
+            if module.trunk:
+                trunk.keep(rows, machine, store.folder if store else None, own)
+            module.memory = _expect(params, machine, module, splits)
+            if params.gradient_checkpointing:
+                _recompute_layers(module.model)
+            trainer.fit(module, datamodule=splits)
+    except SystemExit:  # Lightning's answer to an interrupt
+        raise KeyboardInterrupt from None
+    finally:
+        loggers.finish()
+    if module.vocabulary:
+        module.vocabulary.undo()
+    ranks.leave(own)
+    return module, best
+
+
+def _made_ready(
+    params: Finetune,
+    run: Run,
+    machine: Machine,
+    labels: list[str],
+    train: pa.Table,
+    validation: pa.Table,
+) -> tuple[FineTuning, Splits, Trunk]:
+    """The model as the method trains it, its rows, and its frozen layers."""
+    import lightning.pytorch as pl
+
+    from stages.training import ranks, weights
+    from stages.training.batching import is_typed, pad_id, targets
+    from stages.training.data import Splits
+    from stages.training.module import FineTuning
+    from stages.training.trunk import Trunk
+    from stages.training.vocabulary import Vocabulary
+
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, adapted = weights.build(run, labels, run.method_params, params.dropout)
     # Without steps there is nothing to share.
@@ -143,31 +186,9 @@ def fit(
     module.packed = first_position is not None
     if adapted.start:
         adapted.start(_start(splits, learnt, params.seed, machine.device))
-    best = BestEpoch(run.task.SELECTION_METRIC, params.early_stopping)
-    resuming = [Resuming(store, best, writes=own.speaks)] if store else []
-    progress = [Progress(best.metric, params.epochs)] if own.speaks else []
-    trainer = _trainer(params, run, machine, [best, *progress, *resuming], own, tracked)
-    rows = {"train": splits.train, "validation": splits.validation}
-    module.trunk = params.keep_frozen and adapted.steps and trunk.fits(rows)
-    try:
-        for callback in resuming:
-            callback.restore(trainer, module, splits)
-        if not adapted.steps:
-            measure(trainer, module, splits, best)
-        elif len(best.curve) < params.epochs and not best.stops():
-            if module.trunk:
-                folder = store.folder if store else None
-                trunk.keep(rows, machine, folder, own)
-            module.memory = _expect(params, machine, module, splits)
-            if params.gradient_checkpointing:
-                _recompute_layers(model)
-            trainer.fit(module, datamodule=splits)
-    except SystemExit:  # Lightning's answer to an interrupt
-        raise KeyboardInterrupt from None
-    finally:
-        loggers.finish()
-    ranks.leave(own)
-    return module, best
+    if adapted.steps:
+        module.vocabulary = Vocabulary(model, adapted, splits.vocabulary())
+    return module, splits, trunk
 
 
 def _prepare(model: Any, device: str) -> int | None:

@@ -12,11 +12,12 @@ import torch
 
 from stages.adaptation import Adapted
 from stages.params import Run
-from stages.training import packing
+from stages.training import packing, weights
 from stages.training.batching import Batch, in_order, sizes, targets
 from stages.training.predicting import padded
 from stages.training.ranks import ALONE, Ranks
-from stages.training.schedule import Optimization
+from stages.training.schedule import Optimization, steps_per_epoch
+from stages.training.vocabulary import Vocabulary
 
 
 class FineTuning(pl.LightningModule):
@@ -58,6 +59,7 @@ class FineTuning(pl.LightningModule):
         self.padded = 0
         self.memory: Any = None  # stages.training.memory.Estimate, once training begins
         self.packed = False  # are batches packs?
+        self.vocabulary: Vocabulary | None = None  # of trained embeddings, where made small
         self.trunk = False  # is the output of frozen layers kept?
         self.resumed = 0  # tokens of those that an earlier process trained on
         self._validation: list[tuple[np.ndarray, np.ndarray, float, float]] = []
@@ -81,6 +83,16 @@ class FineTuning(pl.LightningModule):
         ]
         totals, counts = zip(*pairs, strict=True)
         return torch.stack(totals).sum(), torch.stack(counts).sum(), logits
+
+    def trained(self, step: int) -> dict[str, torch.Tensor]:
+        """The trained weights after so many optimizer steps, by name; a copy."""
+        found = weights.trained(self.model)
+        if self.vocabulary is None:
+            return found
+        per_epoch = steps_per_epoch(
+            int(self.trainer.num_training_batches), self.trainer.accumulate_grad_batches
+        )
+        return self.vocabulary.whole(found, self.how, step, per_epoch)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss = []
