@@ -101,6 +101,7 @@ EDITS = {
     "report.title": ("Another", False),
     "finetune.learning_rate": (5e-4, False),  # the grid's stands in the command
     "finetune.threads": (2, False),
+    "finetune.devices": (2, False),
     "methods.lora.rank": (4, False),
     "evaluate.bootstrap": (200, False),
     "finetune.epochs": (2, True),
@@ -136,6 +137,7 @@ def test_what_changes_nothing_is_refused(project: Project) -> None:
         ("prepare.seed=1",): "prepare.seed: changes nothing in a trial by 'full'",
         ("methods.lora.rank=4",): "methods.lora.rank: changes nothing in a trial by 'full'",
         ("finetune.threads=2",): "write trial.threads",
+        ("finetune.devices=2",): "a trial has one device; leave it out",
         ("finetune.learning_rat=1",): "unknown key, got 1; did you mean 'learning_rate'?",
         ("finetune.seed",): "got 'finetune.seed'; write KEY=VALUE",
         ("trial.rows=100000",): "trial.rows: the training split has",

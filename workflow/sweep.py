@@ -34,7 +34,8 @@ ENGINES = {
     "dvc": ["dvc", "repro", str(PLAN)],
     "snakemake": ["snakemake", "--config", f"pipeline={PLAN}"],
 }
-GIVEN = {"finetune.seed", "finetune.threads"}  # no parameter of params.yaml shapes these
+# No parameter of params.yaml shapes these.
+GIVEN = {"finetune.devices", "finetune.seed", "finetune.threads"}
 UNUSED = {"stages/leaderboard.py", "stages/statistics.py"}  # by the stage that picks the best
 HEAD = """\
 # The search of params.yaml: sweep, made by `python -m workflow sweep`; do not edit, commit it with
