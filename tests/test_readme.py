@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import tasks
 from stages import check, plugins
 
 ROOT = Path(__file__).parent.parent
@@ -76,3 +77,8 @@ def test_the_accuracies_beside_it_are_the_measured_ones() -> None:
     assert ours > theirs - error
     told = f"{ours:.3f} against {theirs:.3f} (standard error of the difference {error:.3f})"
     assert told in re.sub(r"\s+", " ", README)
+
+
+def test_the_table_of_tasks_is_the_measured_one() -> None:
+    for name, found in json.loads((ROOT / "benchmarks/tasks.json").read_text()).items():
+        assert tasks.row(name, found) in README.splitlines()
