@@ -195,20 +195,30 @@ def main(arguments: list[str]) -> int:
 def measure(of: Set, source: Path) -> dict[str, Any]:
     """Run a set through the stages in a clone; what the table says of it."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
         clone = Path(folder)
-        own = {f"tasks.{of.task}.data.{key}": value for key, value in of.data.items()}
-        base = {"run.task": of.task, "run.method": METHOD, "prepare.keep": []}
-        if of.make:
-            (clone / "data/raw/real").mkdir()
-            of.make(source, clone / "data/raw/real")
-            base["prepare.path"] = "data/raw/real"
-        put(clone / "params.yaml", base | of.params | own)
+        prepare(of, source, clone)
+        put(clone / "params.yaml", {"run.method": METHOD})
         started = time.monotonic()
         for stage in STAGES:
             subprocess.run([sys.executable, "-m", "stages", stage], cwd=clone, check=True)
         minutes = (time.monotonic() - started) / 60
         return summary(clone) | {"task": of.task, "method": METHOD, "minutes": round(minutes, 1)}
+
+
+def prepare(of: Set, source: Path, clone: Path) -> None:
+    """Clone this revision, with the files and parameters of a set.
+
+    Args:
+        clone: an empty folder.
+    """
+    subprocess.run(["git", "clone", "--quiet", ".", str(clone)], check=True)
+    own = {f"tasks.{of.task}.data.{key}": value for key, value in of.data.items()}
+    base: dict[str, Any] = {"run.task": of.task, "prepare.keep": []}
+    if of.make:
+        (clone / "data/raw/real").mkdir()
+        of.make(source, clone / "data/raw/real")
+        base["prepare.path"] = "data/raw/real"
+    put(clone / "params.yaml", base | of.params | own)
 
 
 def put(path: Path, values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks import DATA, Set, put
+from benchmarks.tasks import DATA, Set, prepare
 from benchmarks.training import lines
 from stages.artifacts import read_json, write_json
 
@@ -38,7 +38,7 @@ SETS = {
     "reviews": Set("classification", {}),
     "nltk_sentence_polarity": Set(
         "classification",
-        {"prepare.path": "data/raw/real/sentences.csv", "prepare.keep": []},
+        {"prepare.path": "data/raw/real/sentences.csv"},
         polarity,
     ),
 }
@@ -62,11 +62,7 @@ def measured(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             print(f"{name}: left out, there is no {DATA}", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["git", "clone", "--quiet", ".", folder], check=True)
-            if make := SETS[name].make:
-                (Path(folder) / "data/raw/real").mkdir()
-                make(source, Path(folder) / "data/raw/real")
-            put(Path(folder) / "params.yaml", SETS[name].params)
+            prepare(SETS[name], source, Path(folder))
             command = ["snakemake", "--config", f"pipeline={PIPELINE}"]
             subprocess.run(command, cwd=folder, check=True)
             yield name, figures(Path(folder))
