@@ -129,12 +129,10 @@ def _count(table: pa.Table) -> int:
 
 
 def _batches(finetune: Finetune, train: pa.Table) -> int:
-    from stages.training.batching import batches_by_tokens
+    from stages.training.batching import count
 
-    if finetune.batch_tokens is None:
-        return -(-len(train) // finetune.batch_size)
     lengths = np.diff(train["input_ids"].combine_chunks().offsets.to_numpy())
-    return batches_by_tokens(lengths, finetune.batch_tokens)
+    return count(lengths, finetune.batch_size, finetune.batch_tokens)
 
 
 def lengthened(finetune: Finetune, params: Trial, batches: int) -> Finetune:

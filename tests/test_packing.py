@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from stages.training import packing
-from stages.training.batching import Rows, sizes
+from stages.training.batching import GRAIN, Rows, sizes
 from stages.training.predicting import padded, predict
 from tests.test_training import table
 
@@ -77,7 +77,7 @@ def losses(model: Any, data: Rows) -> tuple[float, dict[str, torch.Tensor]]:
         target = part["target"]
         if len(logits) != len(target):
             mask = part.get("attention_mask", torch.ones_like(part["input_ids"])).bool()
-            target = (part["input_ids"][mask] * 7) % 2
+            target = (part["input_ids"][mask][: len(logits)] * 7) % 2
         total = total + torch.nn.functional.cross_entropy(logits, target, reduction="sum")
     total.backward()
     gradients = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
@@ -95,7 +95,7 @@ def test_loss_and_gradients_are_those_of_padded_rows(family: str) -> None:
     assert ("padded" if first is None else "packed") == FAMILIES[family][0]
     found, others = losses(model, again := Rows(data, pad, 4, first))
     tokens, computed = sizes(again[np.arange(len(again))])
-    assert (tokens == computed) == (first is not None)
+    assert computed - tokens < GRAIN or first is None
     assert found == pytest.approx(expected, rel=1e-6)
     assert others.keys() == gradients.keys()
     scale = max(float(gradient.abs().max()) for gradient in gradients.values())

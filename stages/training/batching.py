@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,14 @@ Batch = list[dict[str, torch.Tensor]]
 its rows in their table [n], and the table's other numbers by column: `target`, [n] or [n, k], and
 what else the task wants, [n], [n, k], or for each token [tokens].
 Padded parts have input_ids and attention_mask [n, length]; a pack, which is the only part, has
-input_ids and position_ids [1, tokens] and lengths [n], rising, and where it is kept `trunk` (see
-`stages.training.trunk`), [tokens, hidden] or [n, hidden]. Either has token_type_ids of the
-shape of input_ids where the model tells two texts apart."""
+input_ids and position_ids [1, computed] and lengths [n], rising, the sum of which is `tokens`, and
+where it is kept `trunk` (see `stages.training.trunk`), [tokens, hidden] or [n, hidden]. Either has
+token_type_ids of the shape of input_ids where the model tells two texts apart."""
+
+GRAIN = 16
+"""A pack computes a multiple of so many tokens; those after its rows count for nothing. oneDNN
+compiles products for each shape anew and keeps them, so that fewer shapes take less memory, and
+even ones are faster."""
 
 INPUTS = ("input_ids", "attention_mask", "position_ids", "token_type_ids")
 """Those keys that are the model's own."""
@@ -81,23 +86,24 @@ class Rows(Dataset[Batch]):
         return {
             "input_ids": torch.from_numpy(ids),
             "attention_mask": torch.from_numpy(mask.astype(np.int64)),
-            **self._types(rows, lambda first: np.arange(mask.shape[1]) >= first[:, None]),
+            **self._types(
+                rows, lambda first: torch.from_numpy(np.arange(mask.shape[1]) >= first[:, None])
+            ),
             **self._numbers(rows),
         }
 
     def _pack(self, rows: np.ndarray, first_position: int) -> dict[str, torch.Tensor]:
         lengths = self.lengths[rows].astype(np.int64)
         starts = np.cumsum(lengths) - lengths
-        positions = np.arange(lengths.sum()) - np.repeat(starts, lengths) + first_position
+        ids = self._joined(rows).astype(np.int64)
+        places = np.arange(len(ids))
+        positions = places - np.repeat(starts, lengths) + first_position
         return {
-            "input_ids": torch.from_numpy(self._joined(rows).astype(np.int64))[None],
-            "position_ids": torch.from_numpy(positions)[None],
+            "input_ids": _filled(ids, ids[0]),  # one that occurs, so that no other is looked up
+            "position_ids": _filled(positions, first_position),
             "lengths": torch.from_numpy(lengths),
             **self._types(
-                rows,
-                lambda first: (np.arange(lengths.sum()) >= np.repeat(starts + first, lengths))[
-                    None
-                ],
+                rows, lambda first: _filled(places >= np.repeat(starts + first, lengths), False)
             ),
             **self._trunk(rows),
             **self._numbers(rows),
@@ -117,11 +123,11 @@ class Rows(Dataset[Batch]):
         return np.concatenate([np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows])
 
     def _types(
-        self, rows: np.ndarray, is_second: Callable[[np.ndarray], np.ndarray]
+        self, rows: np.ndarray, is_second: Callable[[np.ndarray], torch.Tensor]
     ) -> dict[str, torch.Tensor]:
         if self.first is None:
             return {}
-        return {"token_type_ids": torch.from_numpy(is_second(self.first[rows]).astype(np.int64))}
+        return {"token_type_ids": is_second(self.first[rows]).long()}
 
     def _numbers(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
         found = {name: values[rows] for name, values in self.columns.items()}
@@ -135,6 +141,11 @@ class Rows(Dataset[Batch]):
             )
             for name, values in found.items()
         }
+
+
+def _filled(values: np.ndarray, filler: int) -> torch.Tensor:
+    """The values of a pack's tokens, [1, computed]."""
+    return torch.from_numpy(np.pad(values, (0, -len(values) % GRAIN), constant_values=filler))[None]
 
 
 def _numbers(
@@ -199,7 +210,18 @@ def sizes(batch: Batch) -> tuple[int, int]:
     return tokens, sum(part["input_ids"].numel() for part in batch)
 
 
-def cut_by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
+def count(lengths: np.ndarray, batch_size: int, tokens: int | None) -> int:
+    """Batches of rows, in whatever order.
+
+    Args:
+        tokens: of a batch at most, in the place of batch_size rows.
+    """
+    if tokens is None:
+        return -(-len(lengths) // batch_size)
+    return _batches_by_tokens(lengths, tokens)
+
+
+def _cut_by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
     """Cut rows into batches of at most `most` tokens, which are as many, and about as many tokens
     each, however the rows are ordered.
 
@@ -210,33 +232,49 @@ def cut_by_tokens(lengths: np.ndarray, most: int) -> list[np.ndarray]:
         The places of each batch's rows in that order; no batch is empty.
     """
     ends = np.cumsum(lengths)
-    count = batches_by_tokens(lengths, most)
+    batches = _batches_by_tokens(lengths, most)
     # A batch has the rows that begin in its share of all tokens, so it overshoots that share by
     # less than one row.
-    cuts = np.searchsorted(ends - lengths, np.arange(1, count) * (ends[-1] / count))
-    places = np.arange(1, count)
+    cuts = np.searchsorted(ends - lengths, np.arange(1, batches) * (ends[-1] / batches))
+    places = np.arange(1, batches)
     cuts = np.maximum.accumulate(np.maximum(cuts - places, 0)) + places
-    cuts = np.minimum(cuts, len(lengths) - count + places)
+    cuts = np.minimum(cuts, len(lengths) - batches + places)
     return np.array_split(np.arange(len(lengths)), cuts)
 
 
-def batches_by_tokens(lengths: np.ndarray, most: int) -> int:
-    """How many batches `cut_by_tokens` makes; the order of the rows makes no difference."""
+def _batches_by_tokens(lengths: np.ndarray, most: int) -> int:
+    """How many batches `_cut_by_tokens` makes; the order of the rows makes no difference."""
     return int(-(-int(lengths.sum()) // (most - int(lengths.max()) + 1)))
 
 
 @dataclass
-class Shuffled(Sampler[np.ndarray]):
-    """Batches in random order, a pure function of (seed, epoch); those before `start`, an
-    (epoch, batch), are skipped without being made."""
+class Batches(Sampler[np.ndarray]):
+    """Indices of the rows of each batch, [n]."""
 
     lengths: np.ndarray
     batch_size: int
+    tokens: int | None = field(default=None, kw_only=True)  # see `count`
+    ranks: Ranks = field(default=ALONE, kw_only=True)  # which share of each batch is drawn
+
+    def __len__(self) -> int:
+        return count(self.lengths, self.batch_size, self.tokens)
+
+    def _deal(self, order: np.ndarray, first: int = 0) -> Iterator[np.ndarray]:
+        """The share of each batch of rows in this order, from the first that is wanted on."""
+        if self.tokens is None:
+            batches = np.array_split(order, np.arange(self.batch_size, len(order), self.batch_size))
+        else:
+            batches = [order[x] for x in _cut_by_tokens(self.lengths[order], self.tokens)]
+        return (self.ranks.share(rows, self.lengths) for rows in batches[first:])
+
+
+@dataclass
+class Shuffled(Batches):
+    """Batches in random order, a pure function of (seed, epoch); those before `start`, an
+    (epoch, batch), are skipped without being made."""
+
     seed: int
     start: tuple[int, int] = (0, 0)
-    tokens: int | None = None  # of a batch at most, in the place of batch_size rows
-    ranks: Ranks = ALONE  # which share of each batch is drawn
-    epoch: int = 0
 
     def __post_init__(self) -> None:
         self.epoch = self.start[0]  # Lightning begins to iterate before it sets the epoch
@@ -245,45 +283,17 @@ class Shuffled(Sampler[np.ndarray]):
         """Called by Lightning before each epoch."""
         self.epoch = epoch
 
-    def __len__(self) -> int:
-        if self.tokens is not None:
-            return batches_by_tokens(self.lengths, self.tokens)
-        return -(-len(self.lengths) // self.batch_size)
-
     def __iter__(self) -> Iterator[np.ndarray]:
-        rows = len(self.lengths)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
-        if self.tokens is None:
-            batches = np.array_split(order, np.arange(self.batch_size, rows, self.batch_size))
-        else:
-            cut = cut_by_tokens(self.lengths[order], self.tokens)
-            batches = [order[places] for places in cut]
-        left = batches[self.start[1] if self.epoch == self.start[0] else 0 :]
-        return (self.ranks.share(rows, self.lengths) for rows in left)
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.lengths))
+        return self._deal(order, self.start[1] if self.epoch == self.start[0] else 0)
 
 
 @dataclass
-class ByLength(Sampler[np.ndarray]):
+class ByLength(Batches):
     """Batches of rows of like length: the least padding, for everything but training."""
 
-    lengths: np.ndarray
-    batch_size: int
-    tokens: int | None = None  # of a batch at most, in the place of batch_size rows
-    ranks: Ranks = ALONE  # which share of each batch is drawn
-
-    def __len__(self) -> int:
-        if self.tokens is not None:
-            return batches_by_tokens(self.lengths, self.tokens)
-        return -(-len(self.lengths) // self.batch_size)
-
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = np.argsort(self.lengths, kind="stable")
-        if self.tokens is None:
-            batches = np.array_split(order, np.arange(self.batch_size, len(order), self.batch_size))
-        else:
-            cut = cut_by_tokens(self.lengths[order], self.tokens)
-            batches = [order[places] for places in cut]
-        return (self.ranks.share(rows, self.lengths) for rows in batches)
+        return self._deal(np.argsort(self.lengths, kind="stable"))
 
 
 def pad_id(config: Any) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from torch.utils.data import DataLoader
 
-from stages.training.batching import Batch, ByLength, Rows, Shuffled
+from stages.training.batching import Batch, Batches, ByLength, Rows, Shuffled
 from stages.training.ranks import ALONE, Ranks
 
 WORKERS = 0  # processes; a batch is made in less time than another process takes to hand it over
@@ -40,8 +40,9 @@ class Splits(pl.LightningDataModule):
     def order(self) -> Shuffled:
         """The batches of training rows; as many in each epoch."""
         return Shuffled(
-            self.train.lengths, self.batch_size, self.seed, self.start, self.tokens, self.ranks
-        )
+            self.train.lengths, self.batch_size, self.seed, self.start,
+            tokens=self.tokens, ranks=self.ranks,
+        )  # fmt: skip
 
     def vocabulary(self) -> np.ndarray:
         """The tokens of all rows, and that which fills short ones."""
@@ -51,10 +52,12 @@ class Splits(pl.LightningDataModule):
         return self._loader(self.train, self.order())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        order = ByLength(self.validation.lengths, self.batch_size, self.tokens, self.ranks)
+        order = ByLength(
+            self.validation.lengths, self.batch_size, tokens=self.tokens, ranks=self.ranks
+        )
         return self._loader(self.validation, order)
 
-    def _loader(self, rows: Rows, order: Shuffled | ByLength) -> DataLoader[Batch]:
+    def _loader(self, rows: Rows, order: Batches) -> DataLoader[Batch]:
         return DataLoader(
             rows, sampler=order, batch_size=None, num_workers=WORKERS,
             pin_memory=self.pinned,

@@ -1,4 +1,5 @@
-"""Rows laid end to end, [1, tokens], so that no layer computes padding.
+"""Rows laid end to end, [1, tokens], so that no layer computes padding but the few tokens that make
+their number a multiple of `GRAIN`, [1, computed].
 
 Everything but attention treats tokens one by one and never notices. Attention is computed for
 a few groups of rows of like length, each as one product of matrices; inside a group short rows
@@ -49,12 +50,16 @@ OF_TOKENS = ("ForTokenClassification", "ForQuestionAnswering", "ForMaskedLM", "F
 class Layout:
     """Where the rows of a pack are, and how attention groups them."""
 
-    def __init__(self, lengths: np.ndarray, device: torch.device, causal: bool) -> None:
+    def __init__(
+        self, lengths: np.ndarray, computed: int, device: torch.device, causal: bool
+    ) -> None:
         """
         Args:
             lengths: tokens of each row [n], rising.
+            computed: tokens of the pack, with those that fill it up.
             causal: the head of a row reads its last token, not its first.
         """
+        self.tokens, self.computed = int(lengths.sum()), computed
         ends = np.cumsum(lengths)
         starts = ends - lengths
         self.first = torch.from_numpy(starts).to(device)
@@ -141,6 +146,7 @@ def attention(
     for group in _layout.groups:
         q, k, v = group.take(query), group.take(key), group.take(value)
         found.append(group.give(attend(q, k, v, group.bias(causal), scaling, rate)))
+    found.append(found[0].new_zeros(_layout.computed - _layout.tokens, found[0].shape[1]))
     return torch.cat(found).view(1, query.shape[2], query.shape[1], query.shape[3]), None
 
 
@@ -231,7 +237,7 @@ def logits(
     """Logits of a pack: [n, k], or [tokens, k] of a head on tokens.
 
     Args:
-        part: input_ids and position_ids [1, tokens], lengths [n], rising.
+        part: input_ids and position_ids [1, computed], lengths [n], rising.
         of: those of the model's output; see `stages.tasks.base.Task.logits`.
         arguments: others of the model's forward pass; see `stages.tasks.base.Task.arguments`.
     """
@@ -239,16 +245,16 @@ def logits(
     ids = part["input_ids"]
     config = getattr(model, "config", None)
     causal = getattr(config, "model_type", None) in CAUSAL
-    _layout = Layout(part["lengths"].cpu().numpy(), ids.device, causal)
+    _layout = Layout(part["lengths"].cpu().numpy(), ids.shape[1], ids.device, causal)
     _layout.trunk = part.get("trunk")
     try:
         output = model(**{name: part[name] for name in INPUTS if name in part}, **arguments)
         if _layout.kept is not None:
             output.logits = _layout.kept
         found = of(output)
+        return found[0, : _layout.tokens] if found.ndim == 3 else found
     finally:
         _layout = None
-    return found[0] if found.ndim == 3 else found
 
 
 def recomputing() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
@@ -293,12 +299,11 @@ def _last_tokens(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any
 
 def _keep(module: torch.nn.Module, args: Any, output: torch.Tensor) -> Any:
     """The model's own forward would look for each row's last token, and thinks of one row; it
-    gets [1, tokens, k] without content, and `logits` puts in what was computed."""
+    gets [1, computed, k] without content, and `logits` puts in what was computed."""
     if _layout is None:
         return None
     _layout.kept = output[0]
-    tokens = int(_layout.last[-1]) + 1
-    return output.new_zeros(1).expand(1, tokens, output.shape[-1])
+    return output.new_zeros(1).expand(1, _layout.computed, output.shape[-1])
 
 
 class Port:
@@ -322,14 +327,18 @@ class Port:
         return self._caught[0]
 
     def out(self, layout: Layout, hidden: torch.Tensor) -> None:
-        if self.of_rows and hidden.shape[1] != len(layout.first):
+        if not self.of_rows:
+            hidden = hidden[:, : layout.tokens]
+        elif hidden.shape[1] != len(layout.first):
             hidden = hidden.index_select(1, layout.read)
         self._caught = hidden
 
     def into(self, layout: Layout, hidden: torch.Tensor) -> torch.Tensor:
         assert layout.trunk is not None
         trunk = layout.trunk[None].to(hidden.dtype)
-        if not self.of_rows or layout.read is layout.first:
+        if not self.of_rows:
+            return torch.nn.functional.pad(trunk, (0, 0, 0, layout.computed - layout.tokens))
+        if layout.read is layout.first:
             return trunk
         return torch.zeros_like(hidden).index_copy(1, layout.last, trunk)
 
