@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,7 @@ class Pretrain(Section):
     devices: int = Field(ge=1)
     precision: Precision
     threads: int = Field(ge=1)
+    dtype: Literal["float32", "float16"] = Field(description="of the weights that are written")
 
     @model_validator(mode="after")
     def _divides(self) -> Pretrain:
@@ -72,6 +73,8 @@ class Pretrain(Section):
 
 def run(params: Pretrain) -> dict[str, object]:
     """Write models/pretrained/, results/pretrain/training.json and learning_curve.csv."""
+    import torch
+
     machine = configure(params.device, params.precision, params.threads)
     train, validation = (read_arrow(DATA / f"{split}.arrow") for split in ("train", "validation"))
     text = read_json("results/pretrain/tokens.json")
@@ -85,7 +88,9 @@ def run(params: Pretrain) -> dict[str, object]:
     outcome = {
         key: value for key, value in outcome.items() if key not in ("task", "method", "selected_by")
     } | {"parameters": params.model_dump(mode="json")}
-    _save(config, best.weights, text, outcome)
+    dtype = getattr(torch, params.dtype)
+    config.dtype = dtype
+    _save(config, {name: w.to(dtype) for name, w in best.weights.items()}, text, outcome)
     with (
         replacing("results/pretrain/learning_curve.csv") as path,
         open(path, "w", newline="") as file,
