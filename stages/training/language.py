@@ -37,10 +37,10 @@ class LossesLMHeadModel(GPT2LMHeadModel):
         hidden = self.transformer(
             input_ids, attention_mask=attention_mask, position_ids=position_ids
         ).last_hidden_state
-        logits = self.lm_head(hidden[:, :-1]).float()
-        losses = torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), input_ids[:, 1:], reduction="none"
-        )
+        goals = input_ids[:, 1:]
+        logits = self.lm_head(hidden[:, :-1]).flatten(0, 1).float()
+        losses = torch.nn.functional.cross_entropy(logits, goals.flatten(), reduction="none")
+        losses = losses.view(goals.shape)
         if position_ids is not None:  # a pack: rows end to end
             losses = losses * (position_ids[:, 1:] > 0)
         return SimpleNamespace(logits=torch.nn.functional.pad(losses, (1, 0))[..., None])
