@@ -34,6 +34,9 @@ class Adapted:
     """Sets weights from the training rows, before the first step."""
     steps: bool = True
     """False: `start` does all, and no gradient steps follow."""
+    cached: bool = False
+    """Layers read trained keys and values, which transformers drops where it computes them again
+    on the way back."""
 
 
 @dataclass(frozen=True)
@@ -96,37 +99,55 @@ def depths(model: PreTrainedModel, new: Iterable[str]) -> dict[str, int]:
     return found
 
 
+PREPENDED = "prepended"  # attribute of a base: positions that a method takes before each row
+
+
+def positions(model: PreTrainedModel) -> int | None:
+    """How many tokens a row may have; None: the base sets no limit."""
+    config = model.config
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    first = config.pad_token_id + 1 if "roberta" in config.model_type else 0
+    return int(limit) - first - getattr(model.base_model, PREPENDED, 0)
+
+
 def prepend(
     model: PreTrainedModel, length: int, change: Callable[[dict[str, Any], int], None]
 ) -> None:
     """Have the base see `length` positions more before each row, all of them attended to.
 
+    Where a text is written token by token, the keys and values of the past hold them already.
+
     Args:
-        change: is called with the arguments by name of each forward pass of the base, and the
-            number of rows; puts there what stands at those positions.
+        change: is called with the arguments by name of each forward pass of the base that begins
+            its rows, and the number of rows; puts there what stands at those positions.
 
     Raises:
         UserError: in a forward pass, when the base has too few positions.
     """
     import torch
 
-    config = model.config
-    first = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    limit = getattr(config, "max_position_embeddings", None)
+    setattr(model.base_model, PREPENDED, length)
+    room = positions(model)
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = dict(zip(("input_ids", "attention_mask"), args, strict=False)) | kwargs
         rows, columns = kwargs["input_ids"].shape
-        if limit is not None and first + length + columns > limit:
+        if room is not None and columns > room:
             raise UserError(
-                f"params.yaml: tokenize.max_length: the base has {limit - first} positions, of "
+                f"params.yaml: tokenize.max_length: the base has {room + length} positions, of "
                 f"which the method takes {length}, got a row of {columns} tokens; write at most "
-                f"{limit - first - length}"
+                f"{room}"
             )
         if kwargs.get("attention_mask") is not None:
             mask = kwargs["attention_mask"]
             kwargs["attention_mask"] = torch.cat([mask.new_ones(rows, length), mask], 1)
-        change(kwargs, rows)
+        if kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = kwargs["position_ids"] + length
+        past = kwargs.get("past_key_values")
+        if past is None or past.get_seq_length() == 0:
+            change(kwargs, rows)
         return (), kwargs
 
     model.base_model.register_forward_pre_hook(hook, with_kwargs=True)

@@ -13,7 +13,8 @@ import pytest
 import torch
 import transformers
 
-from stages import check, tokenize
+from stages import __main__, check, plugins, tokenize
+from stages.adaptation import positions
 from stages.artifacts import read_arrow
 from stages.common import chat, overlap, prompts
 from stages.errors import UserError
@@ -263,6 +264,47 @@ def test_a_text_depends_on_its_prompt_alone(kind: str, base: Path) -> None:
     assert generating.write(model, found, other, 4, "cpu") != together
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("adapter", {"kind": "houlsby", "size": 4}),
+        ("adapter", {"kind": "pfeiffer", "size": 4}),
+        ("prefix", {"length": 5, "deviation": 1.0}),
+        ("prompt", {"length": 5}),
+    ],
+)
+def test_a_method_writes_what_its_whole_rows_say(
+    kind: str, method: str, values: dict[str, Any], base: Path
+) -> None:
+    """Token by token from kept keys and values, filled up on the left, as by a pass over all that
+    was written; and until the positions that the method leaves are full."""
+    model, of = causal(kind, base), plugins.load("methods", method)
+    of.apply(model, [], of.Params(**values))
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    with torch.no_grad():
+        for weight in trained:
+            weight.add_(0.3 * torch.randn_like(weight))
+    found = table(examples(base, PAIRS))
+    together = generating.write(model, found, GREEDY, 4, "cpu")
+    assert together == generating.write(model, found, GREEDY, 1, "cpu")
+    assert together != generating.write(causal(kind, base), found, GREEDY, 4, "cpu")
+    for given, text in zip(generating.prompts(found), together, strict=True):
+        ids = given.tolist()
+        for token in text:
+            with torch.no_grad():
+                logits = model(torch.tensor([ids])).logits
+            assert logits.shape[1] == len(ids)
+            assert int(logits[0, -1].argmax()) == token
+            ids.append(token)
+    long = GREEDY.model_copy(update={"max_new_tokens": 400})
+    texts, room = generating.write(model, found, long, 4, "cpu"), positions(model)
+    sizes = [
+        len(given) + len(text) for given, text in zip(generating.prompts(found), texts, strict=True)
+    ]
+    assert room and max(sizes) <= room + 1
+
+
 def test_a_small_share_of_the_likeliest_is_greedy() -> None:
     logits = np.random.default_rng(0).normal(size=50)
     decoding = GREEDY.model_copy(update={"temperature": 1.0, "top_p": 1e-9})
@@ -390,6 +432,23 @@ def test_other_methods_export_what_they_wrote(inside: Path, method: str) -> None
     assert found[0]["generated_text"].strip() == row["predicted"]
 
 
+@pytest.mark.parametrize("method", ["adapter", "prefix", "prompt"])
+def test_methods_with_weights_of_their_own_export_what_they_wrote(
+    inside: Path, method: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And learn, the base being frozen."""
+    ready(inside, run__method=method, finetune__epochs=3)
+    running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
+    training = json_of("results/training.json")
+    assert training["trained_parameters"] < training["parameters_total"] / 2
+    curve = pd.read_csv("results/learning_curve.csv")
+    assert curve["train_loss"].iloc[-1] < curve["train_loss"].iloc[0]
+    row = pd.read_parquet("results/predictions.parquet").iloc[0]
+    capsys.readouterr()
+    assert __main__.main(["predict", row["prompt"]]) == 0
+    assert json.loads(capsys.readouterr().out)["response"] == row["predicted"]
+
+
 def test_a_prompt_may_have_several_responses(inside: Path) -> None:
     lines = [{"prompt": f"say {i // 2}", "response": f"{i % 3}"} for i in range(60)]
     text = "".join(json.dumps(line) + "\n" for line in [*lines, lines[0]])
@@ -414,9 +473,6 @@ def test_an_encoder_is_refused(inside: Path) -> None:
     ("method", "why"),
     [
         ("head_only", "brings its head along"),
-        ("prompt", "token by token"),
-        ("prefix", "keys and values of the past"),
-        ("adapter", "encoders alone"),
         ("few_shot", "classes"),
         ("word_vectors", "words"),
     ],

@@ -106,6 +106,11 @@ def test_layers_computed_again_give_the_same_weights(method: str) -> None:
         assert torch.equal(weight, twice[name]), name
 
 
+def test_prefixes_would_be_lost_on_the_way_back() -> None:
+    with pytest.raises(UserError, match=r"finetune\.gradient_checkpointing: .*of prefix, got true"):
+        fit("prefix", gradient_checkpointing=True)
+
+
 def test_layers_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.bert.modeling_bert import BertIntermediate
 

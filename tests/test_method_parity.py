@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from stages import plugins
 from stages.adaptation import Start
@@ -106,6 +107,45 @@ def test_prefix_is_that_of_peft() -> None:
     theirs.prompt_encoder.default.embedding.weight.data = flat
     torch.testing.assert_close(logits(module), logits(theirs), **CLOSE)
     assert not torch.allclose(logits(module), logits(plain(own)), atol=1e-3)
+
+
+def causal(head: str) -> Any:
+    """A GPT-2 whose weights are the same at each call."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=64, n_positions=64, n_embd=16, n_layer=2, n_head=2, pad_token_id=0,
+        initializer_range=0.3,
+    )  # fmt: skip
+    config.num_labels = 2
+    return getattr(transformers, head)(config).eval()
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [("GPT2LMHeadModel", "CAUSAL_LM"), ("GPT2ForSequenceClassification", "SEQ_CLS")],
+)
+@pytest.mark.parametrize("method", ["prompt", "prefix"])
+def test_of_causal_models_too(head: str, kind: str, method: str) -> None:
+    """Rows of one length, for peft's classification reads the last position of a batch."""
+    from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+
+    config = {"prompt": PromptTuningConfig, "prefix": PrefixTuningConfig}[method]
+    theirs: Any = get_peft_model(causal(head), config(task_type=kind, num_virtual_tokens=5)).eval()
+    own, of = causal(head), plugins.load("methods", method)
+    of.apply(own, [], of.Params(length=5, **({"deviation": 1.0} if method == "prefix" else {})))
+    vectors = getattr(own.base_model, method).detach()
+    if method == "prefix":
+        vectors = vectors.permute(3, 0, 1, 2, 4).reshape(5, -1)
+    theirs.prompt_encoder.default.embedding.weight.data = vectors
+    ids = torch.randint(1, 64, (3, 7))
+    with torch.no_grad():
+        found, expected = (
+            model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+            for model in (own, theirs)
+        )
+    if expected.ndim == 3:
+        expected = expected[:, -7:]  # peft's has the places of the prompt as well
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("method", ["prompt", "prefix"])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 METHOD, WEIGHTS = "method.json", "method.safetensors"
 CONFIG, TOKENIZER = "config.json", "tokenizer_config.json"
+OWN = "finetuning_"  # how names in config.json begin that transformers does not know
 NEEDED = {
     CONFIG: ("finetuning_task", "finetuning_texts", "finetuning_learnt", "finetuning_stride"),
     TOKENIZER: ("model_max_length",),
@@ -136,7 +137,7 @@ def load(folder: str | Path) -> Exported:
     config = contents[CONFIG]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     own = (place / METHOD).exists()
-    model: Any = _with_base(place) if own else None
+    model: Any = _with_base(place, config) if own else None
     try:
         if not own:
             architecture = getattr(transformers, config["architectures"][0])
@@ -173,8 +174,11 @@ def write_own(folder: Path, finetuned: Path, base: dict[str, Any]) -> None:
     write_json(folder / METHOD, read_json(finetuned / "finetuned.json") | {"base": base})
 
 
-def _with_base(place: Path) -> Any:
+def _with_base(place: Path, config: dict[str, Any]) -> Any:
     """The base in data/base with the folder's weights in place.
+
+    Args:
+        config: the folder's, whose entries of this project the model's gets.
 
     Raises:
         UserError: it is another base, or none.
@@ -194,7 +198,11 @@ def _with_base(place: Path) -> Any:
             )
     task, method = plugins.load("tasks", about["task"]), plugins.load("methods", about["method"])
     run = Run(about["task"], about["method"], task, method, None, None, None)
-    return weights.assemble(run, about, load_file(place / WEIGHTS), place)
+    model = weights.assemble(run, about, load_file(place / WEIGHTS), place)
+    for name, value in config.items():
+        if name.startswith(OWN):
+            setattr(model.config, name, value)
+    return model
 
 
 def _contents(place: Path) -> dict[str, Any]:

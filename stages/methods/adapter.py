@@ -4,7 +4,8 @@
 layer norms are trained too (Houlsby et al., "Parameter-Efficient Transfer Learning for NLP",
 2019, arXiv:1902.00751). `pfeiffer`: one a layer, after the feed-forward part, whose residual is
 taken before the layer norm (Pfeiffer et al., "AdapterFusion", 2020, arXiv:2005.00247, with the
-placement of "MAD-X", arXiv:2005.00052).
+placement of "MAD-X", arXiv:2005.00052). In layers that are normed first, as those of GPT-2 and
+Llama, either stands after the projection and before the residual is added.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
 
 LIBRARIES: tuple[str, ...] = ()
 PLAIN = False
-# Of a layer: projection back from attention, projection back from the feed-forward part, last norm.
-PLACES = (
+# Of a layer: projection back from attention, projection back from the feed-forward part, and the
+# norm behind that, if there is one.
+PLACES: tuple[tuple[str, str, str | None], ...] = (
     ("attention.output.dense", "output.dense", "output.LayerNorm"),  # BERT, RoBERTa, ELECTRA
     ("attention.out_lin", "ffn.lin2", "output_layer_norm"),  # DistilBERT
+    ("attn.c_proj", "mlp.c_proj", None),  # GPT-2
+    ("self_attn.o_proj", "mlp.down_proj", None),  # Llama, Mistral, Qwen
 )
+NORMS = ("layernorm", "layer_norm", ".ln_")  # in the names of their weights, lower case
 
 
 class Params(Section):
@@ -39,9 +44,7 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    if task != "generation":
-        return None
-    return "adapters know encoders alone"
+    return None
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
@@ -51,20 +54,23 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     path, layers = blocks(model)
     inside = {name for name, _ in layers[0].named_modules()}
-    places = next((names for names in PLACES if inside.issuperset(names)), None)
+    places = next((x for x in PLACES if inside.issuperset(filter(None, x))), None)
     if places is None:
         raise UserError(
             f"params.yaml: run.method: adapters know no base of the kind "
-            f"{model.config.model_type!r}; take BERT, RoBERTa, ELECTRA or DistilBERT, or write lora"
+            f"{model.config.model_type!r}; take BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, Llama, "
+            "Mistral or Qwen, or write lora"
         )
     attention, output, norm = places
     for layer in layers:
         if params.kind == "houlsby":
             for place in (attention, output):
                 _insert(layer, place, params.size, "gelu", _before_residual)
-        else:
+        elif norm:
             _insert(layer, norm, params.size, "relu", _around_norm)
-    norms = ["layernorm", "layer_norm"] if params.kind == "houlsby" else []
+        else:
+            _insert(layer, output, params.size, "relu", _before_residual)
+    norms = NORMS if params.kind == "houlsby" else ()
     own = [
         name
         for name, _ in model.named_parameters()
@@ -80,7 +86,7 @@ def _insert(layer: nn.Module, place: str, size: int, activation: str, hook: Any)
     from torch import nn
 
     module: Any = layer.get_submodule(place)
-    width = module.weight.shape[0]
+    width = getattr(module, "nf", module.weight.shape[0])  # GPT-2's weights are [in, out]
     adapter: Any = nn.Sequential(
         nn.Linear(width, size), nn.GELU() if activation == "gelu" else nn.ReLU(),
         nn.Linear(size, width),

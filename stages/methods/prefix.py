@@ -28,9 +28,7 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    if task != "generation":
-        return None
-    return "texts are written with keys and values of the past, in whose place it puts its own"
+    return None
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
@@ -56,7 +54,8 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     model.base_model.register_parameter("prefix", prefix)
 
     def put(kwargs: dict[str, Any], rows: int) -> None:
-        cache = DynamicCache()
+        cache = kwargs.get("past_key_values")  # an empty one, where texts are written
+        cache = DynamicCache() if cache is None else cache
         for number, layer in enumerate(prefix):
             key, value = layer[:, None].expand(-1, rows, -1, -1, -1)
             cache.update(key, value, number)
@@ -64,7 +63,9 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
 
     prepend(model, params.length, put)
     return Adapted(
-        model, undecayed=frozenset(n for n, p in model.named_parameters() if p is prefix)
+        model,
+        undecayed=frozenset(n for n, p in model.named_parameters() if p is prefix),
+        cached=True,
     )
 
 

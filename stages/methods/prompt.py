@@ -2,7 +2,8 @@
 Constant, "The Power of Scale for Parameter-Efficient Prompt Tuning", 2021, arXiv:2104.08691).
 
 As in peft, they stand before [CLS], and a head that reads a row's first position reads the first
-of them. The paper finds that it takes models of billions of weights to equal full training.
+of them; one of a causal model reads the row's own tokens. The paper finds that it takes models of
+billions of weights to equal full training.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ class Params(Section):
 
 
 def refuses(task: str) -> str | None:
-    if task != "generation":
-        return None
-    return "texts are written token by token, and it would put its vectors before each"
+    return None
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
@@ -50,17 +49,24 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
         if kwargs.get("token_type_ids") is not None:
             types = kwargs["token_type_ids"]
             kwargs["token_type_ids"] = torch.cat([types.new_zeros(rows, len(prompt)), types], 1)
+        if kwargs.get("position_ids") is not None:
+            places = kwargs["position_ids"]
+            own = torch.arange(len(prompt), device=places.device).expand(len(places), -1)
+            kwargs["position_ids"] = torch.cat([own, places], 1)
 
     prepend(model, params.length, put)
-    if not type(model).__name__.endswith("ForSequenceClassification"):
-        model.base_model.register_forward_hook(_rows_tokens)  # the head reads each token
+    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    if causal or not type(model).__name__.endswith("ForSequenceClassification"):
+        # The head reads each token, or looks for the last one.
+        model.base_model.register_forward_hook(_rows_tokens, with_kwargs=True)
     return Adapted(
         model, undecayed=frozenset(n for n, p in model.named_parameters() if p is prompt)
     )
 
 
-def _rows_tokens(module: Any, args: Any, output: Any) -> Any:
-    output.last_hidden_state = output.last_hidden_state[:, len(module.prompt) :]
+def _rows_tokens(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    if kwargs.get("inputs_embeds") is not None:  # the pass that began the rows
+        output.last_hidden_state = output.last_hidden_state[:, len(module.prompt) :]
     return output
 
 

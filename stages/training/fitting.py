@@ -128,7 +128,7 @@ def fit(
                 trunk.keep(rows, machine, store.folder if store else None, own)
             module.memory = _expect(params, machine, module, splits)
             if params.gradient_checkpointing:
-                _recompute_layers(module.model)
+                _recompute_layers(module.model, run, cached=module.adapted.cached)
             trainer.fit(module, datamodule=splits)
     except SystemExit:  # Lightning's answer to an interrupt
         raise KeyboardInterrupt from None
@@ -274,13 +274,18 @@ def _expect(
     return found
 
 
-def _recompute_layers(model: Any) -> None:
+def _recompute_layers(model: Any, run: Run, *, cached: bool) -> None:
     """
     Raises:
-        UserError: transformers cannot do so with the base's architecture.
+        UserError: transformers cannot do so with the base's architecture, or for the method.
     """
     from stages.training import packing
 
+    if cached:
+        raise UserError(
+            "params.yaml: finetune.gradient_checkpointing: transformers computes layers again "
+            f"without the keys and values of {run.method_name}, got true; write false"
+        )
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise UserError(
             "params.yaml: finetune.gradient_checkpointing: transformers' "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
+from stages.adaptation import positions
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _batch(
         mask[row, width - len(one) :] = 1
     draws = [np.random.default_rng([decoding.seed, zlib.crc32(one.tobytes())]) for one in given]
     places: np.ndarray = np.maximum(mask.cumsum(axis=1) - 1, 0)
-    limit = getattr(model.config, "max_position_embeddings", None) or 2**31
+    limit = positions(model) or 2**31
     named = inspect.signature(model.forward).parameters
     found: list[list[int]] = [[] for _ in given]
     going = np.array([len(one) <= limit for one in given])
