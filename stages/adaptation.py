@@ -99,7 +99,7 @@ def depths(model: PreTrainedModel, new: Iterable[str]) -> dict[str, int]:
     return found
 
 
-PREPENDED = "prepended"  # attribute of a base: positions that a method takes before each row
+PREPENDED = "prepended"  # attribute of a base: how many positions a method takes before each row
 
 
 def positions(model: PreTrainedModel) -> int | None:
@@ -109,13 +109,16 @@ def positions(model: PreTrainedModel) -> int | None:
     if limit is None:
         return None
     first = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    return int(limit) - first - getattr(model.base_model, PREPENDED, 0)
+    taken = getattr(model.base_model, PREPENDED, int)
+    return int(limit) - first - int(taken())
 
 
 def prepend(
-    model: PreTrainedModel, length: int, change: Callable[[dict[str, Any], int], None]
+    model: PreTrainedModel,
+    length: Callable[[], int],
+    change: Callable[[dict[str, Any], int], None],
 ) -> None:
-    """Have the base see `length` positions more before each row, all of them attended to.
+    """Have the base see so many positions more before each row, all of them attended to.
 
     Where a text is written token by token, the keys and values of the past hold them already.
 
@@ -128,26 +131,41 @@ def prepend(
     """
     import torch
 
-    setattr(model.base_model, PREPENDED, length)
-    room = positions(model)
-
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = dict(zip(("input_ids", "attention_mask"), args, strict=False)) | kwargs
         rows, columns = kwargs["input_ids"].shape
+        room, taken = positions(model), length()
         if room is not None and columns > room:
+            advice = f"write at most {room}" if room > 0 else "have the method take fewer"
             raise UserError(
-                f"params.yaml: tokenize.max_length: the base has {room + length} positions, of "
-                f"which the method takes {length}, got a row of {columns} tokens; write at most "
-                f"{room}"
+                f"params.yaml: tokenize.max_length: the base has {room + taken} positions, of "
+                f"which the method takes {taken}, got a row of {columns} tokens; {advice}"
             )
         if kwargs.get("attention_mask") is not None:
             mask = kwargs["attention_mask"]
-            kwargs["attention_mask"] = torch.cat([mask.new_ones(rows, length), mask], 1)
+            kwargs["attention_mask"] = torch.cat([mask.new_ones(rows, taken), mask], 1)
         if kwargs.get("position_ids") is not None:
-            kwargs["position_ids"] = kwargs["position_ids"] + length
+            kwargs["position_ids"] = kwargs["position_ids"] + taken
         past = kwargs.get("past_key_values")
         if past is None or past.get_seq_length() == 0:
             change(kwargs, rows)
         return (), kwargs
 
+    setattr(model.base_model, PREPENDED, length)
     model.base_model.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def put_past(kwargs: dict[str, Any], layers: Iterable[tuple[Any, Any]], rows: int) -> None:
+    """Put keys and values before those of each row, into the cache where one is given.
+
+    Args:
+        layers: of each layer its keys and values, [1, heads, positions, size].
+    """
+    from transformers import DynamicCache
+
+    cache = kwargs.get("past_key_values")  # an empty one, where texts are written
+    cache = DynamicCache() if cache is None else cache
+    for number, pair in enumerate(layers):
+        key, value = (x.expand(rows, -1, -1, -1) for x in pair)
+        cache.update(key, value, number)
+    kwargs["past_key_values"] = cache

@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from stages import __main__, check, plugins, tokenize
-from stages.adaptation import positions
+from stages.adaptation import Start, positions
 from stages.artifacts import read_arrow
 from stages.common import chat, overlap, prompts
 from stages.errors import UserError
@@ -25,7 +25,7 @@ from stages.training.batching import Rows
 from stages.training.module import FineTuning
 from stages.training.schedule import Optimization
 from tests import running, tiny
-from tests.running import json_of
+from tests.running import ROOT, json_of
 
 FORM: dict[str, Any] = dict.fromkeys(task.Data.model_fields) | {"prompt_words": 3}
 SPECIAL = {"bos_token": None, "eos_token": tiny.END}
@@ -305,6 +305,45 @@ def test_a_method_writes_what_its_whole_rows_say(
     assert room and max(sizes) <= room + 1
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_examples_stand_in_the_context(kind: str, base: Path) -> None:
+    """As many whole ones as there is room for; what follows is what the plain model makes of
+    examples and row, and what is written is what it would write."""
+    of, found = plugins.load("methods", "few_shot"), table(examples(base, PAIRS))
+    values = check.read(ROOT / "params.yaml")["methods"]["few_shot"] | {"context": 90}
+    model, params = causal(kind, base), of.Params(**values)
+    adapted = of.apply(model, [], params)
+    assert adapted.start and not adapted.steps
+    adapted.start(Start(Rows(found, 0, 1), np.zeros(len(found)), None, 0, "cpu"))
+    own = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    context = model.base_model.context
+    shown = context[context >= 0].long().tolist()
+    assert own == {"transformer.context" if kind == "gpt2" else "model.context"}
+    whole = [row for row in found["input_ids"].to_pylist() if len(row) <= 90]
+    while shown:
+        row = next(row for row in whole if shown[: len(row)] == row)
+        shown = shown[len(row) :]
+    shown = context[context >= 0].long().tolist()
+    assert 0 < len(shown) <= 90
+    plain = causal(kind, base)
+    written = generating.write(model, found, GREEDY, 4, "cpu")
+    for given, text in zip(generating.prompts(found), written, strict=True):
+        ids = given.tolist()
+        with torch.no_grad():
+            expected = plain(torch.tensor([shown + ids])).logits[:, len(shown) :]
+            torch.testing.assert_close(
+                model(torch.tensor([ids])).logits, expected, atol=1e-4, rtol=1e-4
+            )
+        reference = plain.generate(
+            torch.tensor([shown + ids]), max_new_tokens=12, do_sample=False,
+            eos_token_id=256, pad_token_id=256,
+        )[0, len(shown) + len(ids) :].tolist()  # fmt: skip
+        assert text == [one for one in reference if one != 256]
+    small = of.apply(causal(kind, base), [], params.model_copy(update={"context": 3}))
+    with pytest.raises(UserError, match=r"few_shot\.context: the shortest example has .* write at"):
+        small.start(Start(Rows(found, 0, 1), np.zeros(len(found)), None, 0, "cpu"))
+
+
 def test_a_small_share_of_the_likeliest_is_greedy() -> None:
     logits = np.random.default_rng(0).normal(size=50)
     decoding = GREEDY.model_copy(update={"temperature": 1.0, "top_p": 1e-9})
@@ -432,17 +471,18 @@ def test_other_methods_export_what_they_wrote(inside: Path, method: str) -> None
     assert found[0]["generated_text"].strip() == row["predicted"]
 
 
-@pytest.mark.parametrize("method", ["adapter", "prefix", "prompt"])
+@pytest.mark.parametrize("method", ["adapter", "few_shot", "prefix", "prompt"])
 def test_methods_with_weights_of_their_own_export_what_they_wrote(
     inside: Path, method: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And learn, the base being frozen."""
-    ready(inside, run__method=method, finetune__epochs=3)
+    ready(inside, run__method=method, finetune__epochs=3, methods__few_shot__context=60)
     running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
     training = json_of("results/training.json")
     assert training["trained_parameters"] < training["parameters_total"] / 2
     curve = pd.read_csv("results/learning_curve.csv")
-    assert curve["train_loss"].iloc[-1] < curve["train_loss"].iloc[0]
+    losses = curve["train_loss"]
+    assert losses.iloc[-1] < losses.iloc[0] or method == "few_shot"
     row = pd.read_parquet("results/predictions.parquet").iloc[0]
     capsys.readouterr()
     assert __main__.main(["predict", row["prompt"]]) == 0
@@ -473,7 +513,6 @@ def test_an_encoder_is_refused(inside: Path) -> None:
     ("method", "why"),
     [
         ("head_only", "brings its head along"),
-        ("few_shot", "classes"),
         ("word_vectors", "words"),
     ],
 )

@@ -6,6 +6,10 @@ The vector is the mean over a row's tokens, of length 1 (Reimers and Gurevych, "
 "Prototypical Networks for Few-shot Learning", 2017, arXiv:1703.05175), `logistic_regression` is
 scikit-learn's. `contrastive` first draws vectors of one class together and those of others apart
 (Tunstall et al., "Efficient Few-Shot Learning Without Prompts", 2022, arXiv:2209.11055: SetFit).
+
+A causal model that writes texts is shown examples before each row, and nothing is trained (Brown et
+al., "Language Models are Few-Shot Learners", 2020, arXiv:2005.14165). What it makes of them is
+computed once. It takes large models to learn from that.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from stages.adaptation import Adapted, Start, train_only
+from stages.adaptation import Adapted, Start, prepend, put_past, train_only
+from stages.errors import UserError
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -39,13 +44,19 @@ class Params(Section):
     contrastive: bool = Field(description="tune the base by contrast first")
     iterations: int = Field(ge=1, description="pairs of each kind for a row")
     batch_size: int = Field(ge=1, description="pairs")
+    examples: int = Field(ge=1, description="shown to a model that writes texts")
+    context: int = Field(ge=1, description="tokens of theirs at most; they count as tokens")
 
 
 def refuses(task: str) -> str | None:
-    return None if task == "classification" else "it compares the texts of classes"
+    if task in ("classification", "generation"):
+        return None
+    return "it compares the texts of classes, or shows examples to a model that writes texts"
 
 
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
+    if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        return _in_context(model, params)
     module = _module(model)
     names = [name for name, _ in module.named_parameters()]
     tuned = [name for name in names if params.contrastive and "pooler" not in name]
@@ -202,6 +213,54 @@ def _contrast(module: Any, params: Params, start: Start) -> None:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+
+
+def _in_context(model: PreTrainedModel, params: Params) -> Adapted:
+    """The weights that are kept are the numbers of the examples' tokens [context], of which those
+    below 0 are none."""
+    import torch
+
+    base: Any = model.base_model
+    base.register_parameter("context", torch.nn.Parameter(torch.full((params.context,), -1.0)))
+    train_only(model, [name for name, weight in model.named_parameters() if weight is base.context])
+    layers: list[tuple[torch.Tensor, torch.Tensor]] = []  # keys and values of the examples
+
+    def start(start: Start) -> None:
+        chosen = torch.from_numpy(_shown(start, params)).float()
+        with torch.no_grad():
+            base.context[: len(chosen)] = chosen
+
+    def put(kwargs: dict[str, Any], rows: int) -> None:
+        if not layers:
+            ids = base.context[base.context >= 0].long()[None]
+            with torch.no_grad():  # by its plain forward pass, which puts nothing before them
+                cache = base.forward(input_ids=ids, use_cache=True).past_key_values
+            layers.extend((layer.keys, layer.values) for layer in cache.layers)
+        put_past(kwargs, layers, rows)
+
+    prepend(model, lambda: int((base.context >= 0).sum()), put)
+    return Adapted(model, start=start, steps=False, cached=True)
+
+
+def _shown(start: Start, params: Params) -> np.ndarray:
+    """Tokens of the examples, end to end: of rows in random order those for which there is room.
+
+    Raises:
+        UserError: there is none for any.
+    """
+    tokens, offsets = start.rows.tokens, start.rows.offsets
+    sizes, left = np.diff(offsets), params.context
+    found: list[np.ndarray] = []
+    for row in np.random.default_rng([start.seed, 3]).permutation(len(sizes)):
+        if len(found) < params.examples and sizes[row] <= left:
+            found.append(tokens[offsets[row] : offsets[row + 1]])
+            left -= int(sizes[row])
+    if not found:
+        raise UserError(
+            f"params.yaml: methods.few_shot.context: the shortest example has {sizes.min()} "
+            f"tokens, got {params.context}; write at least {sizes.min()}"
+        )
+    return np.concatenate(found)
 
 
 def merge(module: nn.Module) -> nn.Module:

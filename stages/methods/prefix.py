@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages.adaptation import Adapted, prepend, train_only
+from stages.adaptation import Adapted, prepend, put_past, train_only
 from stages.errors import UserError
 from stages.params import Section
 
@@ -38,7 +38,6 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     import torch
     from torch import nn
-    from transformers import DynamicCache
 
     config = model.config
     if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
@@ -54,14 +53,9 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     model.base_model.register_parameter("prefix", prefix)
 
     def put(kwargs: dict[str, Any], rows: int) -> None:
-        cache = kwargs.get("past_key_values")  # an empty one, where texts are written
-        cache = DynamicCache() if cache is None else cache
-        for number, layer in enumerate(prefix):
-            key, value = layer[:, None].expand(-1, rows, -1, -1, -1)
-            cache.update(key, value, number)
-        kwargs["past_key_values"] = cache
+        put_past(kwargs, ((pair[0][None], pair[1][None]) for pair in prefix), rows)
 
-    prepend(model, params.length, put)
+    prepend(model, lambda: params.length, put)
     return Adapted(
         model,
         undecayed=frozenset(n for n, p in model.named_parameters() if p is prefix),

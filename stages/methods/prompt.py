@@ -54,7 +54,7 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
             own = torch.arange(len(prompt), device=places.device).expand(len(places), -1)
             kwargs["position_ids"] = torch.cat([own, places], 1)
 
-    prepend(model, params.length, put)
+    prepend(model, lambda: params.length, put)
     causal = any(getattr(module, "is_causal", False) for module in model.modules())
     if causal or not type(model).__name__.endswith("ForSequenceClassification"):
         # The head reads each token, or looks for the last one.
