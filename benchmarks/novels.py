@@ -25,6 +25,18 @@ PARAMS = {
     "pretrain.dtype": "float16",
 }
 SHIPPED = Path("data/novels")
+ABOUT = """\
+---
+license: cc0-1.0
+language: en
+pipeline_tag: text-generation
+---
+To try the task `generation` without a network; for work, take a larger base. The texts are the
+hundred novels of LitBank (github.com/dbamman/litbank, `original`), from Project Gutenberg and
+in the public domain in the US, with a paragraph a line. They were written before 1924 and speak of
+people as their time did; so will the model. `python -m benchmarks.novels` makes it anew.
+
+"""
 VERSE = 50  # characters of a line on average, below which lines are kept
 
 
@@ -39,6 +51,8 @@ def main() -> int:
     subprocess.run(["dvc", "repro", "workflow/pretrain/dvc.yaml"], cwd=CLONE, check=True)
     shutil.rmtree(SHIPPED, ignore_errors=True)
     shutil.copytree(CLONE / "models/pretrained", SHIPPED)
+    card = SHIPPED / "README.md"
+    card.write_text(ABOUT + card.read_text(encoding="utf-8"), encoding="utf-8")
     return 0
 
 
