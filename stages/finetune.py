@@ -50,6 +50,7 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
     rows = len(best.curve) * len(train) * tokens / module.tokens
     return {
         "training_seconds": round(seconds, 2),
+        "checkpoint_seconds": round(store.spent, 2),
         "examples_per_second": round(rows / seconds, 1),
         "tokens_per_second": round(tokens / seconds, 1),
         **facts,

@@ -102,6 +102,7 @@ def run(params: Pretrain) -> dict[str, object]:
     store.remove()
     return {
         "training_seconds": round(seconds, 2),
+        "checkpoint_seconds": round(store.spent, 2),
         "tokens_per_second": round((module.tokens - module.resumed) / seconds, 1),
         "validation_loss_per_byte": round(outcome["validation"]["loss_per_byte"], 4),
     }

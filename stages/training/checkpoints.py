@@ -67,6 +67,7 @@ class Checkpoints:
         self.seconds = seconds
         self.share = share
         self.cost: float | None = None  # seconds that the last one took
+        self.spent = 0.0  # seconds that all took
         self.ended = time.monotonic()
         self.best: tuple[int, str] | None = None  # epoch and file of the best weights
 
@@ -97,6 +98,7 @@ class Checkpoints:
             print(f"training: no checkpoint ({error}); it goes on without", file=sys.stderr)
         self.ended = time.monotonic()
         self.cost = self.ended - started
+        self.spent += self.cost
 
     def load(self) -> tuple[dict[str, Any], Tensors, Tensors] | None:
         """State, tensors and best weights of the last one that is whole."""
