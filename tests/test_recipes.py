@@ -23,6 +23,7 @@ from workflow import recipe
 
 FOLDER = ROOT / recipe.FOLDER
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+SHIPPED = ["instructions"]  # their data and base ship with the project
 SHARED = ROOT.parent / "shared/data"
 Row = dict[str, Any]
 
@@ -41,6 +42,8 @@ def test_a_recipe_is_a_whole_and_valid_params_yaml(name: str) -> None:
         read(FOLDER / f"{name}.yaml"),
         json.loads(Path("workflow/schemas/params.schema.json").read_text()),
     )
+    if name in SHIPPED:
+        return
     section = params.sections["prepare"]
     pointer = hub.pointer(section.path)
     assert params.sections["export"].datasets == [pointer.dataset]
@@ -49,7 +52,8 @@ def test_a_recipe_is_a_whole_and_valid_params_yaml(name: str) -> None:
 
 
 def test_each_pointer_has_its_recipe_and_its_line_in_the_table() -> None:
-    assert {file.name for file in (FOLDER / "data").iterdir()} == {f"{n}.hub.yaml" for n in NAMES}
+    pointers = {f"{name}.hub.yaml" for name in NAMES if name not in SHIPPED}
+    assert {file.name for file in (FOLDER / "data").iterdir()} == pointers
     text = (FOLDER / "README.md").read_text()
     assert [name for name in NAMES if f"[{name}.yaml]({name}.yaml)" not in text] == []
 
@@ -200,3 +204,22 @@ def test_a_slice_of_its_data_is_trained_on(
     assert read_rows["read"] == count
     assert read_rows["kept"] > 0.9 * count
     assert running.json_of("results/training.json")["steps"] >= 1
+
+
+def test_the_causal_base_that_ships_learns_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the recipe, but for two epochs: likelier than copied tables of letters could make it."""
+    monkeypatch.chdir(tmp_path)
+    running.ready(tmp_path, "generation", "", "none.csv")
+    shutil.copy(FOLDER / "instructions.yaml", "params.yaml")
+    for name in ("novels", "raw/instructions.jsonl"):
+        Path("data", name).symlink_to(ROOT / "data" / name)
+    small = {"epochs": 2, "warmup_epochs": 0.2, "device": "cpu", "threads": 1}
+    running.put(tmp_path, {f"finetune.{key}": value for key, value in small.items()})
+    running.put(tmp_path, {"tracking.wandb": "disabled"})
+    stages = ("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
+    running.run(*stages, "report")
+    found = running.json_of("results/metrics.json")["metrics"]
+    assert found["perplexity_per_byte"]["value"] < 4
+    assert running.json_of("results/base.json")["license"] == "cc0-1.0"
