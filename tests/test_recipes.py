@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jsonschema import validate
 
@@ -209,7 +210,7 @@ def test_a_slice_of_its_data_is_trained_on(
 def test_the_causal_base_that_ships_learns_to_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the recipe, but for two epochs: likelier than copied tables of letters could make it."""
+    """By the recipe, but for two epochs; of random weights the loss of a token is log(4096)."""
     monkeypatch.chdir(tmp_path)
     running.ready(tmp_path, "generation", "", "none.csv")
     shutil.copy(FOLDER / "instructions.yaml", "params.yaml")
@@ -221,5 +222,5 @@ def test_the_causal_base_that_ships_learns_to_write(
     stages = ("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
     running.run(*stages, "report")
     found = running.json_of("results/metrics.json")["metrics"]
-    assert found["perplexity_per_byte"]["value"] < 4
+    assert found["loss"]["value"] < 6 < np.log(4096)
     assert running.json_of("results/base.json")["license"] == "cc0-1.0"
