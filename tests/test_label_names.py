@@ -54,7 +54,7 @@ def test_names_survive(
         task,
         content(several),
         "x.jsonl",
-        finetune__epochs=40 if several else 8,
+        finetune__epochs=40 if several else 16,
         **column,
         **labels,
     )

@@ -127,10 +127,12 @@ def test_saved_weights_load_to_the_same_bits(method: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_loss_falls(method: str) -> None:
-    found = trained(method)
-    losses = [row["train_loss"] for row in found.best.curve]
-    chance = float(np.log(len(LABELS))) if not found.module.adapted.steps else losses[0]
-    assert losses[-1] < chance
+    """In each epoch, where nothing is dropped; without steps it is better than chance at once."""
+    module, best = fit(method, **FIT | {"epochs": 5, "dropout": 0.0})
+    losses = [row["train_loss"] for row in best.curve]
+    if not module.adapted.steps:
+        losses.insert(0, float(np.log(len(LABELS))))
+    assert len(losses) > 1 and losses == sorted(set(losses), reverse=True)
 
 
 @pytest.mark.parametrize("method", METHODS)

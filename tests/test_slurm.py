@@ -167,7 +167,9 @@ def test_a_stage_runs_once_whoever_asks_on_whichever_node(cluster: Cluster, slow
     first.wait()
     second = slow.start(*cluster.command(*SNAKEMAKE, "--set-resources", "train:slurm_extra=-w n1"))
     log = slow.folder / ".dvc/tmp/bridge/train.log"
-    until(lambda: "train: being run by n2" in log.read_text(), lambda: output(slow))
+    until(
+        lambda: log.exists() and "train: being run by n2" in log.read_text(), lambda: output(slow)
+    )
     Path(f"{slow.log}.go").touch()
     assert second.wait() == 0, output(slow)
     is_done(slow, ["train on n2", "evaluate on n1"])
