@@ -1,7 +1,8 @@
 """Test accuracy on the shipped data over several seeds, beside the baselines.
 
 Run: `python -m benchmarks.accuracy` (about a minute a seed on two cores; what was computed
-before comes from DVC's cache). Writes benchmarks/accuracy.json.
+before comes from DVC's cache). Writes benchmarks/accuracy.json, with the difference from the best
+baseline on the same rows.
 
 A seed sets both the split (prepare.seed) and training (finetune.seed). The interval of a mean is
 the 95% percentile bootstrap over the test rows of every seed.
@@ -42,6 +43,10 @@ def main() -> None:
         "accuracy": {name: summarise([found[name] for found in correct.values()])
                      for name in correct[SEEDS[0]]},
     }  # fmt: skip
+    baselines = {name: value for name, value in result["accuracy"].items() if name != MODEL}
+    best = max(baselines, key=lambda name: baselines[name]["mean"])
+    paired = [found[MODEL] * 1.0 - found[best] for found in correct.values()]
+    result["difference"] = {"from": best, **summarise(paired)}
     write_json(OUTPUT, result)
     for name, value in result["accuracy"].items():
         print(f"{name:<30} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})")

@@ -23,6 +23,9 @@ def test_the_results_table_is_the_measured_one() -> None:
         for name, value in measured.items()
     }
     assert measured["fine-tuned"]["mean"] >= 0.80
+    found = json.loads((ROOT / "benchmarks/accuracy.json").read_text())["difference"]
+    told = f"{found['mean']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+    assert found["low"] > 0 and told in README
 
 
 @pytest.mark.parametrize("target", re.findall(r"`make (\w+)", README))
