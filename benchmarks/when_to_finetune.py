@@ -1,9 +1,9 @@
-"""The study of when to fine-tune on the shipped reviews, as it is by default, and on a public set.
+"""The study of when to fine-tune, as it is by default, on the shipped reviews and on a public set.
 
 Run: `python -m benchmarks.when_to_finetune [NAME]`, where NAME is reviews, nltk_sentence_polarity
-(where ../shared/data has it), or left out for both. Each runs in a clone of this revision, for 10
-to 40 minutes on two quiet cores. Writes benchmarks/when_to_finetune.json; minutes are those of that
-machine, whatever else ran on it.
+(where ../shared/data has it), or left out for both. Each runs in a clone of this revision, for
+10 to 20 minutes on two quiet cores. Writes benchmarks/when_to_finetune.json; minutes are those of
+that machine, whatever else ran on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks import DATA, Set, prepare, put
+from benchmarks.tasks import DATA, Set, prepare
 from benchmarks.training import lines
 from stages.artifacts import read_json, write_json
 
@@ -44,14 +44,6 @@ SETS = {
 }
 
 
-STUDIES: dict[str, dict[str, Any]] = {  # keys of small.yaml that are not as shipped
-    "nltk_sentence_polarity": {
-        "study.method": ["few_shot", "bitfit", "lora", "adapter", "full", "from_scratch"],
-        "study.rows": [16, 100, 2000],
-    }
-}
-
-
 def main(arguments: list[str]) -> int:
     if strange := [name for name in arguments if name not in SETS]:
         print(f"no such set: {strange[0]}; there are: {', '.join(SETS)}", file=sys.stderr)
@@ -71,7 +63,6 @@ def measured(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             prepare(SETS[name], source, Path(folder))
-            put(Path(folder, PIPELINE).with_name("small.yaml"), STUDIES.get(name, {}))
             command = ["snakemake", "--config", f"pipeline={PIPELINE}"]
             subprocess.run(command, cwd=folder, check=True)
             yield name, figures(Path(folder))
