@@ -192,7 +192,7 @@ REAL = {
     ),
     "e2e_nlg, development set": Set(
         "generation",
-        NOVELS | {"prepare.group": "mr"},
+        NOVELS | {"prepare.group": "mr", "evaluate.decoding.max_new_tokens": 128},
         e2e,
         dict.fromkeys(("instruction", "input", "output")) | {"prompt": "mr", "response": "ref"},
     ),
