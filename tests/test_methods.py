@@ -17,6 +17,7 @@ from stages import check, plugins
 from stages.errors import UserError
 from stages.params import Run
 from stages.training import fitting, weights
+from stages.training.batching import GRAIN
 from stages.training.machine import Machine
 from stages.training.predicting import predict
 from stages.training.schedule import Optimization
@@ -137,7 +138,11 @@ def test_loss_falls(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_batches_are_packed_or_the_method_is_refused_there(method: str) -> None:
-    assert trained(method).module.packed == (method not in PADDED)
+    found = trained(method)
+    module, batches = found.module, found.best.curve[-1]["step"]
+    assert module.packed == (method not in PADDED)
+    filled = module.padded - module.tokens
+    assert filled < GRAIN * batches if module.packed else filled > 0
 
 
 @pytest.mark.parametrize("method", METHODS)
