@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stages.errors import UserError
+from stages.positions import limit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,20 +104,16 @@ PREPENDED = "prepended"  # attribute of a base: how many positions a method take
 
 
 def positions(model: PreTrainedModel) -> int | None:
-    """How many tokens a row may have; None: the base sets no limit."""
-    config = model.config
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is None:
-        return None
-    first = config.pad_token_id + 1 if "roberta" in config.model_type else 0
-    taken = getattr(model.base_model, PREPENDED, int)
-    return int(limit) - first - int(taken())
+    """How many tokens a row may have beside those; None: the base sets no limit."""
+    of_base = limit(model.config.to_dict())
+    return None if of_base is None else of_base - int(getattr(model.base_model, PREPENDED, int)())
 
 
 def prepend(
     model: PreTrainedModel,
     length: Callable[[], int],
     change: Callable[[dict[str, Any], int], None],
+    key: str,
 ) -> None:
     """Have the base see so many positions more before each row, all of them attended to.
 
@@ -125,20 +122,24 @@ def prepend(
     Args:
         change: is called with the arguments by name of each forward pass of the base that begins
             its rows, and the number of rows; puts there what stands at those positions.
+        key: of params.yaml, that says how many the method takes.
 
     Raises:
         UserError: in a forward pass, when the base has too few positions.
     """
     import torch
 
+    of_base = limit(model.config.to_dict())
+
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         kwargs = dict(zip(("input_ids", "attention_mask"), args, strict=False)) | kwargs
         rows, columns = kwargs["input_ids"].shape
-        room, taken = positions(model), length()
-        if room is not None and columns > room:
-            advice = f"write at most {room}" if room > 0 else "have the method take fewer"
+        taken = length()
+        if of_base is not None and columns > of_base - taken:
+            room = of_base - taken
+            advice = f"write at most {room}, or lower {key}" if room > 0 else f"lower {key}"
             raise UserError(
-                f"params.yaml: tokenize.max_length: the base has {room + taken} positions, of "
+                f"params.yaml: tokenize.max_length: the base has {of_base} positions, of "
                 f"which the method takes {taken}, got a row of {columns} tokens; {advice}"
             )
         if kwargs.get("attention_mask") is not None:

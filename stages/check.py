@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
-from stages import plugins
+from stages import plugins, positions
 from stages.artifacts import write_json
 from stages.errors import UserError
 from stages.params import Run, RunSection, Section, problems, read
@@ -161,11 +161,11 @@ def combinations(sections: dict[str, Any]) -> list[str]:
     base, tokenize, export = (sections[name] for name in ("fetch_model", "tokenize", "export"))
     found = []
     config = fetch_model.local_config(base) if base and tokenize else None
-    positions = fetch_model.positions(config) if config else None
-    if positions is not None and tokenize.max_length > positions:
+    limit = positions.limit(config) if config else None
+    if limit is not None and tokenize.max_length > limit:
         found.append(
-            f"params.yaml: tokenize.max_length: the base has {positions} positions, "
-            f"got {tokenize.max_length}; write at most {positions}"
+            f"params.yaml: tokenize.max_length: the base has {limit} positions, "
+            f"got {tokenize.max_length}; write at most {limit}"
         )
     named = base and base.source in ("cache", "hub")
     if named and export and export.base_model not in (None, base.repo):

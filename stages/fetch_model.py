@@ -17,7 +17,6 @@ from pydantic import Field, field_validator
 from stages import artifacts
 from stages.base import files as base_files
 from stages.base import origins
-from stages.base.files import positions as positions  # noqa: PLC0414 for `stages.check`
 from stages.common import chat
 from stages.errors import UserError
 from stages.params import Run, Section

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stages import artifacts, fetch_model
-from stages.base import files as base_files
+from stages import artifacts, fetch_model, positions
 from stages.errors import UserError
 from stages.fetch_model import FetchModel
 from stages.params import problems
@@ -445,7 +444,7 @@ def test_shipped_package(project: Path) -> None:
     params = FetchModel.model_validate(content | {"source": "package"})
     config = fetch_model.local_config(params)
     assert config is not None
-    assert fetch_model.positions(config) == 512
+    assert positions.limit(config) == 512
     fetch_model.run(params, RUN)
     found = provenance()
     digest = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -629,7 +628,7 @@ def test_impossible_values(changes: dict[str, Any], line: str) -> None:
     ],
 )
 def test_positions(config: dict[str, Any], count: int | None) -> None:
-    assert fetch_model.positions(config) == count
+    assert positions.limit(config) == count
 
 
 def test_shifted_positions_agree_with_transformers() -> None:
@@ -637,6 +636,6 @@ def test_shifted_positions_agree_with_transformers() -> None:
     import transformers
 
     models = Path(transformers.__file__).parent / "models"
-    for kind in base_files.OFFSET_BY_PADDING:
+    for kind in positions.OFFSET_BY_PADDING:
         folder = models / {"data2vec-text": "data2vec"}.get(kind, kind.replace("-", "_"))
         assert any("padding_idx + 1" in file.read_text() for file in folder.glob("modeling_*.py"))

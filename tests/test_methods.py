@@ -170,6 +170,17 @@ def test_freeze_refuses_more_layers_than_there_are() -> None:
         weights.build(run, LABELS, run.method_params)
 
 
+@pytest.mark.parametrize(("method", "room"), [("prompt", 2), ("prefix", 0)])
+def test_a_method_that_leaves_too_few_positions_is_refused(method: str, room: int) -> None:
+    params, run = sections(method)
+    length = tiny.POSITIONS - room
+    advice = f"lower methods.{method}.length"
+    said = f"of which the method takes {length}, got a row of [0-9]+ tokens; "
+    said += f"write at most {room}, or {advice}" if room else advice
+    with pytest.raises(UserError, match=f"the base has {tiny.POSITIONS} positions, {said}$"):
+        fitting.fit(params, changed(run, length=length), MACHINE, LABELS, table(8), table(8))
+
+
 def test_from_scratch_keeps_nothing_of_the_base() -> None:
     run = sections("full")[1]
     torch.manual_seed(0)

@@ -238,7 +238,7 @@ def _in_context(model: PreTrainedModel, params: Params) -> Adapted:
             layers.extend((layer.keys, layer.values) for layer in cache.layers)
         put_past(kwargs, layers, rows)
 
-    prepend(model, lambda: int((base.context >= 0).sum()), put)
+    prepend(model, lambda: int((base.context >= 0).sum()), put, "methods.few_shot.context")
     return Adapted(model, start=start, steps=False, cached=True)
 
 

@@ -50,12 +50,14 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     shape = (config.num_hidden_layers, 2, heads, params.length, size)
     train_only(model, new)
     prefix = nn.Parameter(params.deviation * torch.randn(shape))
-    model.base_model.register_parameter("prefix", prefix)
+    base: Any = model.base_model
+    base.register_parameter("prefix", prefix)
 
     def put(kwargs: dict[str, Any], rows: int) -> None:
-        put_past(kwargs, ((pair[0][None], pair[1][None]) for pair in prefix), rows)
+        # Not the variable: where weights are shared out, the base has others while it computes.
+        put_past(kwargs, ((pair[0][None], pair[1][None]) for pair in base.prefix), rows)
 
-    prepend(model, lambda: params.length, put)
+    prepend(model, lambda: params.length, put, "methods.prefix.length")
     return Adapted(
         model,
         undecayed=frozenset(n for n, p in model.named_parameters() if p is prefix),

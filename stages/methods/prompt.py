@@ -40,21 +40,23 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     chosen = torch.randint(words.num_embeddings, (params.length,))  # the paper's "sampled vocab"
     train_only(model, new)
     prompt = nn.Parameter(words.weight[chosen].detach().clone())
-    model.base_model.register_parameter("prompt", prompt)
+    base: Any = model.base_model
+    base.register_parameter("prompt", prompt)
 
     def put(kwargs: dict[str, Any], rows: int) -> None:
         embedded = words(kwargs.pop("input_ids"))
-        before = prompt.to(embedded.dtype).expand(rows, -1, -1)
+        # Not the variable: where weights are shared out, the base has others while it computes.
+        before = base.prompt.to(embedded.dtype).expand(rows, -1, -1)
         kwargs["inputs_embeds"] = torch.cat([before, embedded], 1)
         if kwargs.get("token_type_ids") is not None:
             types = kwargs["token_type_ids"]
-            kwargs["token_type_ids"] = torch.cat([types.new_zeros(rows, len(prompt)), types], 1)
+            kwargs["token_type_ids"] = torch.cat([types.new_zeros(rows, params.length), types], 1)
         if kwargs.get("position_ids") is not None:
             places = kwargs["position_ids"]
-            own = torch.arange(len(prompt), device=places.device).expand(len(places), -1)
+            own = torch.arange(params.length, device=places.device).expand(len(places), -1)
             kwargs["position_ids"] = torch.cat([own, places], 1)
 
-    prepend(model, lambda: params.length, put)
+    prepend(model, lambda: params.length, put, "methods.prompt.length")
     causal = any(getattr(module, "is_causal", False) for module in model.modules())
     if causal or not type(model).__name__.endswith("ForSequenceClassification"):
         # The head reads each token, or looks for the last one.

@@ -133,7 +133,8 @@ class Task(Protocol):
         """Of a model's output, [n, k], or [n, length, k] where the head is on tokens."""
 
     def learn(self, target: np.ndarray, labels: list[str], loss: Any) -> Learnt:
-        """What the loss must know of the training targets, such as weights of classes."""
+        """What the loss must know of the training targets, such as weights of classes. Where the
+        head's bias should begin at something else than 0, that is `prior` [k]."""
 
     def arguments(self, part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What the model's forward pass is told of a pack, beside its tokens and their
