@@ -22,6 +22,7 @@ from stages.training.checkpoints import Checkpoints
 
 def main(rank: int | None = None, step: int = 0) -> int:
     from stages.training.module import FineTuning
+    from stages.training.weights import whole
 
     plain = Checkpoints.__init__
     Checkpoints.__init__ = (  # type: ignore[method-assign]
@@ -33,10 +34,11 @@ def main(rank: int | None = None, step: int = 0) -> int:
         if self.ranks.rank == rank and self.trainer.global_step == step:
             os.kill(os.getpid(), signal.SIGKILL)
         before(self, optimizer)
+        gradients = [weight.grad for weight in self.parameters() if weight.grad is not None]
+        norm = float(whole(torch.nn.utils.get_total_norm(gradients)))
         if self.ranks.speaks:
-            weights = [weight.grad for weight in self.parameters() if weight.grad is not None]
             with open("norms", "a", encoding="utf-8") as file:
-                file.write(f"{float(torch.nn.utils.get_total_norm(weights))}\n")
+                file.write(f"{norm}\n")
 
     FineTuning.on_before_optimizer_step = dying  # type: ignore[method-assign]
     params = check.load(Path("params.yaml"))

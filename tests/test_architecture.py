@@ -200,7 +200,11 @@ def test_params_of_trials_are_complete_and_minimal(name: str) -> None:
     """What the command line sets is no parameter of params.yaml, so a changed default reruns
     nothing."""
     stage = BESIDE[name]
-    given = set(re.findall(r"([\w.]+)=", stage["cmd"])) | {"finetune.threads", "finetune.devices"}
+    given = set(re.findall(r"([\w.]+)=", stage["cmd"])) | {
+        "finetune.threads",
+        "finetune.devices",
+        "finetune.strategy",
+    }
     if name.startswith("workflow/sweep:"):
         given |= {*SHIPPED["sweep"]["parameters"], "finetune.seed"}
     keys = {key for key in stage["params"] if isinstance(key, str)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from stages import measures
 from stages.preparing.normalising import normalised
 from stages.statistics import bootstrap
 from stages.tasks import multilabel as task
+from tests import running
 
 
 def data(**changes: object) -> task.Data:
@@ -124,6 +126,23 @@ def test_the_loss_is_torchs() -> None:
     total, count = task.loss(logits, {"target": target}, task.Loss(thresholds="one"), {})
     expected = torch.nn.BCEWithLogitsLoss()(logits, target.float())
     assert float(total / count) == pytest.approx(float(expected))
+
+
+def test_training_begins_at_the_frequencies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before steps of any size, the mean probability of each label is its share of the rows."""
+    monkeypatch.chdir(tmp_path)
+    given = [["a"] if row % 20 else ["a", "rare"] for row in range(200)]
+    rows = [{"text": f"good film {row}", "labels": labels} for row, labels in enumerate(given)]
+    raw = "".join(json.dumps(row) + "\n" for row in rows)
+    still = {"finetune__learning_rate": 1e-9, "finetune__epochs": 1}
+    running.ready(tmp_path, "multilabel", raw, "rows.jsonl", **still)
+    running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate")
+    found = pd.read_parquet("results/predictions.parquet")["scores"]
+    train = pd.read_parquet("data/prepared/train.parquet")["labels"]
+    shares = [train.str.contains(name).mean() for name in ('"a"', '"rare"')]
+    assert np.array(found.tolist())[:, :2].mean(axis=0) == pytest.approx(shares, abs=0.02)
 
 
 def test_details_count_what_was_given_instead() -> None:

@@ -7,16 +7,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
 
+from stages.adaptation import Adapted
 from stages.artifacts import read_arrow
 from stages.errors import UserError
-from stages.training.ranks import Ranks, join
+from stages.training.ranks import Ranks, SharingOut, check, join
 from tests import project as projects
 from tests import running
 
@@ -25,6 +26,17 @@ WAYS: dict[str, dict[str, Any]] = {
     "full": {"finetune.accumulate": 2},
     "layers that join": {"methods.full.gradual_unfreeze": 1, "finetune.batch_tokens": 60},
     "kept trunk": {"run.method": "freeze", "methods.freeze.layers": 1},
+    "shared out": {
+        "finetune.strategy": "fsdp",
+        "finetune.accumulate": 2,
+        "finetune.gradient_checkpointing": True,
+    },
+    "shared out, padded": {"finetune.strategy": "fsdp", "run.method": "prefix"},
+    "shared out, kept trunk": {
+        "finetune.strategy": "fsdp",
+        "run.method": "freeze",
+        "methods.freeze.layers": 1,
+    },
 }
 
 
@@ -95,12 +107,14 @@ def test_two_processes_learn_what_one_learns(folder: Path, way: str) -> None:
     assert {k: v for k, v in also.items() if k not in shares} == {
         k: v for k, v in told.items() if k not in shares
     }
-    if way == "kept trunk":
+    if "kept trunk" in way:
         assert also["frozen_layers"] == "kept"
 
 
-def test_a_kill_of_any_of_them_leaves_the_same_bytes(folder: Path) -> None:
-    running.put(folder, {"finetune.dropout": 0.1, "finetune.devices": 2})
+@pytest.mark.parametrize("strategy", get_args(SharingOut))
+def test_a_kill_of_any_of_them_leaves_the_same_bytes(folder: Path, strategy: str) -> None:
+    changes = {"finetune.dropout": 0.1, "finetune.devices": 2, "finetune.strategy": strategy}
+    running.put(folder, changes)
     finetune()
     due = [Path(name).read_bytes() for name in OUTPUTS]
     for name in OUTPUTS:
@@ -118,6 +132,17 @@ def test_each_row_of_a_batch_has_one_rank() -> None:
     shares = [Ranks(rank, 4).share(rows, lengths).tolist() for rank in range(4)]
     assert shares == [[4], [0], [3], []]
     assert Ranks().share(rows, lengths).tolist() == rows.tolist()
+
+
+def test_what_cannot_be_shared_out_is_refused() -> None:
+    model = torch.nn.Linear(2, 2)
+    check(model, Adapted(model))
+    end = r"got 'fsdp'; write ddp$"
+    with pytest.raises(UserError, match=rf"^params\.yaml: finetune\.strategy: .*{end}"):
+        check(model, Adapted(model, joins={"bias": 1}))
+    model.weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    with pytest.raises(UserError, match=r"4 bits \(methods\.lora\.base_bits\) cannot"):
+        check(model, Adapted(model))
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,7 @@ EDITS = {
     "finetune.learning_rate": (5e-4, False),  # the grid's stands in the command
     "finetune.threads": (2, False),
     "finetune.devices": (2, False),
+    "finetune.strategy": ("fsdp", False),
     "methods.lora.rank": (4, False),
     "evaluate.bootstrap": (200, False),
     "finetune.epochs": (2, True),
@@ -138,6 +139,7 @@ def test_what_changes_nothing_is_refused(project: Project) -> None:
         ("methods.lora.rank=4",): "methods.lora.rank: changes nothing in a trial by 'full'",
         ("finetune.threads=2",): "write trial.threads",
         ("finetune.devices=2",): "a trial has one device; leave it out",
+        ("finetune.strategy=fsdp",): "a trial has one device; leave it out",
         ("finetune.learning_rat=1",): "unknown key, got 1; did you mean 'learning_rate'?",
         ("finetune.seed",): "got 'finetune.seed'; write KEY=VALUE",
         ("trial.rows=100000",): "trial.rows: the training split has",

@@ -35,7 +35,7 @@ ENGINES = {
     "snakemake": ["snakemake", "--config", f"pipeline={PLAN}"],
 }
 # No parameter of params.yaml shapes these.
-GIVEN = {"finetune.devices", "finetune.seed", "finetune.threads"}
+GIVEN = {"finetune.devices", "finetune.strategy", "finetune.seed", "finetune.threads"}
 UNUSED = {"stages/leaderboard.py", "stages/statistics.py"}  # by the stage that picks the best
 HEAD = """\
 # The search of params.yaml: sweep, made by `python -m workflow sweep`; do not edit, commit it with

@@ -20,6 +20,7 @@ from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
 from stages.training.machine import Device, Machine, Precision
+from stages.training.ranks import SharingOut
 from stages.training.schedule import Optimization, Schedule, steps_per_epoch
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Finetune(Section):
     early_stopping: int = Field(ge=0, description="epochs without improvement; 0: never")
     device: Device
     devices: int = Field(ge=1, description="processes that share each batch, a device each")
+    strategy: SharingOut = Field(description="of several devices")
     precision: Precision
     threads: int = Field(ge=1)
 
@@ -113,7 +115,7 @@ def fit(
     module, splits, trunk = _made_ready(params, run, machine, labels, train, validation)
     own, steps = module.ranks, module.adapted.steps
     best = BestEpoch(run.task.SELECTION_METRIC, params.early_stopping)
-    resuming = [Resuming(store, best, writes=own.speaks)] if store else []
+    resuming = [Resuming(store, best, own)] if store else []
     progress = [Progress(best.metric, params.epochs)] if own.speaks else []
     trainer = _trainer(params, run, machine, [best, *progress, *resuming], own, tracked)
     rows = {"train": splits.train, "validation": splits.validation}
@@ -127,6 +129,8 @@ def fit(
             if module.trunk:
                 trunk.keep(rows, machine, store.folder if store else None, own)
             module.memory = _expect(params, machine, module, splits)
+            if own.sharded:
+                module.cpu()  # from where each takes its share
             if params.gradient_checkpointing:
                 _recompute_layers(module.model, run, cached=module.adapted.cached)
             trainer.fit(module, datamodule=splits)
@@ -161,7 +165,10 @@ def _made_ready(
     pl.seed_everything(params.seed, verbose=False)  # python, numpy and torch, before the head
     model, adapted = weights.build(run, labels, run.method_params, params.dropout)
     # Without steps there is nothing to share.
-    own = ranks.join(params.devices if adapted.steps else 1, machine.device)
+    devices = params.devices if adapted.steps else 1
+    own = ranks.join(devices, machine.device, params.strategy)
+    if own.sharded:
+        ranks.check(model, adapted)
     model.train()  # from_pretrained leaves it in evaluation mode, and so would Lightning
     trunk = Trunk(model)
     trunk.calm()
@@ -172,7 +179,8 @@ def _made_ready(
         batch_size=params.batch_size,
         seed=params.seed,
         pad_id=pad_id(model.config),
-        parts=PARTS[machine.device],
+        # Where weights are shared out, ranks must compute as many parts.
+        parts=1 if own.sharded else PARTS[machine.device],
         first_position=first_position,
         typed=is_typed(model.config),
         tokens=params.batch_tokens,
@@ -182,11 +190,13 @@ def _made_ready(
     _check_budget(params, splits)
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
+    if "prior" in learnt:
+        weights.begin_at(model, learnt["prior"])
     module = FineTuning(model, run, labels, learnt, how, adapted, own)
     module.packed = first_position is not None
     if adapted.start:
         adapted.start(_start(splits, learnt, params.seed, machine.device))
-    if adapted.steps:
+    if adapted.steps and not own.sharded:
         module.vocabulary = Vocabulary(model, adapted, splits.vocabulary())
     return module, splits, trunk
 

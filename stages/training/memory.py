@@ -73,11 +73,12 @@ def estimate(
         hidden = int(_plain(module.model).config.hidden_size)
         activations = activations / layers + 4 * tokens * hidden * layers
     once = max(0.0, two - (four - two))
+    shares = module.ranks.count if module.ranks.sharded else 1
     process = psutil.Process().memory_info().rss if device == "cpu" else 0
     return Estimate(
-        weights=whole,
-        gradients=trained,
-        optimizer=2 * trained,
+        weights=whole // shares,
+        gradients=trained // shares,
+        optimizer=2 * trained // shares,
         activations=round(activations + once),
         program=max(0, process - whole) + (trained if device == "cpu" else 0),
     )

@@ -15,7 +15,7 @@ from stages.params import Run
 from stages.training import packing, weights
 from stages.training.batching import Batch, in_order, sizes, targets
 from stages.training.predicting import padded
-from stages.training.ranks import ALONE, Ranks
+from stages.training.ranks import ALONE, Ranks, share_of, share_out
 from stages.training.schedule import Optimization, steps_per_epoch
 from stages.training.vocabulary import Vocabulary
 
@@ -94,6 +94,11 @@ class FineTuning(pl.LightningModule):
         )
         return self.vocabulary.whole(found, self.how, step, per_epoch)
 
+    def configure_model(self) -> None:
+        if self.ranks.sharded:
+            assert self.device_mesh is not None
+            share_out(self.model, self.device_mesh["data_parallel"])
+
     def on_train_epoch_start(self) -> None:
         self.train_loss = []
 
@@ -139,7 +144,7 @@ class FineTuning(pl.LightningModule):
         # Lightning has divided each sum by the number of batches, also in a last step of fewer.
         scale = self.trainer.accumulate_grad_batches / torch.stack(self._counts).sum()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, scale)
+        torch._foreach_mul_([share_of(gradient) for gradient in gradients], scale)
         self._counts = []
 
     @contextmanager
@@ -165,6 +170,8 @@ class FineTuning(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not batch:
+            if self.ranks.sharded:
+                self._nothing()
             return
         total, count, logits = self.losses(batch)
         kept = [self.run.task.kept(z, part) for z, part in zip(logits, batch, strict=True)]

@@ -250,7 +250,7 @@ def logits(
     try:
         output = model(**{name: part[name] for name in INPUTS if name in part}, **arguments)
         if _layout.kept is not None:
-            output.logits = _layout.kept
+            output.logits = _layout.kept + output.logits.sum() * 0
         found = of(output)
         return found[0, : _layout.tokens] if found.ndim == 3 else found
     finally:
@@ -299,11 +299,12 @@ def _last_tokens(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> Any
 
 def _keep(module: torch.nn.Module, args: Any, output: torch.Tensor) -> Any:
     """The model's own forward would look for each row's last token, and thinks of one row; it
-    gets [1, computed, k] without content, and `logits` puts in what was computed."""
+    gets [1, computed, k] of zeros, and `logits` puts in what was computed. The zeros are of its
+    graph, for fsdp gathers weights again when the gradient of the model's output is there."""
     if _layout is None:
         return None
     _layout.kept = output[0]
-    return output.new_zeros(1).expand(1, _layout.computed, output.shape[-1])
+    return (output.sum() * 0).expand(1, _layout.computed, output.shape[-1])
 
 
 class Port:

@@ -1,4 +1,6 @@
-"""Several processes that train one model: Lightning's `ddp` on the devices of one machine.
+"""Several processes that train one model on the devices of one machine: each holds all of it
+(`ddp`), or a share of weights, gradients and moments (`fsdp`: Zhao et al., "PyTorch FSDP", 2023,
+arXiv:2304.11277; torch's `fully_shard`, by Lightning's ModelParallelStrategy).
 
 Each batch is that of a single process, dealt out to the ranks; their gradients are those of the
 mean over the whole of it. So what is learnt is, but for dropout and rounding, what one process
@@ -8,15 +10,19 @@ learns. Rank 0 alone writes and speaks.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from stages.adaptation import Adapted, blocks
 from stages.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from lightning.pytorch.strategies import Strategy
+
+SharingOut = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Ranks:
 
     rank: int = 0
     count: int = 1
+    sharded: bool = False
+    """Has each a share of the weights? Then all must compute at the same time."""
 
     @property
     def speaks(self) -> bool:
@@ -62,11 +70,21 @@ class Ranks:
         torch.distributed.all_gather_object(found, values)
         return [value for part in found for value in part]
 
+    def agreed(self, value: bool) -> bool:
+        """Rank 0's word on what all must do; where each holds the whole, every rank its own."""
+        import torch
+
+        if not self.sharded:
+            return value
+        found = [value]
+        torch.distributed.broadcast_object_list(found)
+        return found[0]
+
 
 ALONE = Ranks()
 
 
-def join(devices: int, device: str) -> Ranks:
+def join(devices: int, device: str, strategy: SharingOut = "ddp") -> Ranks:
     """The place of this process, which is rank 0 unless rank 0 has started it.
 
     Raises:
@@ -84,7 +102,7 @@ def join(devices: int, device: str) -> Ranks:
             f"params.yaml: finetune.devices: torch finds {found} {where}, got {devices}; "
             f"write at most {found}{advice}"
         )
-    ranks = Ranks(int(os.environ.get("LOCAL_RANK", "0")), devices)
+    ranks = Ranks(int(os.environ.get("LOCAL_RANK", "0")), devices, strategy == "fsdp")
     if device == "cuda":
         torch.cuda.set_device(ranks.rank)
     return ranks
@@ -96,7 +114,7 @@ def strategy(ranks: Ranks) -> dict[str, Any]:
         return {"devices": 1}
     return {
         "devices": ranks.count,
-        "strategy": _ddp(),
+        "strategy": _fsdp(ranks.count) if ranks.sharded else _ddp(),
         "use_distributed_sampler": False,  # batches are dealt out already
     }
 
@@ -113,6 +131,62 @@ def _ddp() -> Strategy:
         # Layers that join later, rows that are none, heads that a task does not use.
         find_unused_parameters=True,
     )
+
+
+def _fsdp(count: int) -> Strategy:
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    found = ModelParallelStrategy(data_parallel_size=count, tensor_parallel_size=1)
+    found.cluster_environment = LightningEnvironment()
+    return found
+
+
+def check(model: torch.nn.Module, adapted: Adapted) -> None:
+    """
+    Raises:
+        UserError: the weights cannot be shared out.
+    """
+    problem = None
+    if adapted.joins:
+        problem = "layers that join later (methods.full.gradual_unfreeze)"
+    elif not all(weight.is_floating_point() for weight in model.parameters()):
+        problem = "weights of 4 bits (methods.lora.base_bits)"
+    if problem:
+        raise UserError(
+            f"params.yaml: finetune.strategy: {problem} cannot be shared out, got 'fsdp'; write ddp"
+        )
+
+
+def share_out(model: Any, mesh: Any) -> None:
+    """Leave each rank its share of every weight; a layer is gathered while it computes.
+
+    Args:
+        mesh: torch's `DeviceMesh` of the ranks.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    with suppress(UserError):  # a model may have none
+        for layer in blocks(model)[1]:
+            fully_shard(layer, mesh=mesh)
+    # Else the rest would stay gathered after a validation, where callbacks read the weights.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+
+
+def share_of(value: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of it, in the same memory."""
+    from torch.distributed.tensor import DTensor
+
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def like(value: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, shared out as another of its shape is."""
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(other, DTensor) or value.shape != other.shape:
+        return value
+    return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
 
 
 def leave(ranks: Ranks) -> None:

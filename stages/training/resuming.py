@@ -22,18 +22,19 @@ from stages.training.callbacks import BestEpoch
 from stages.training.checkpoints import Checkpoints, Tensors
 from stages.training.data import Splits
 from stages.training.module import FineTuning
+from stages.training.ranks import ALONE, Ranks, like
 
 
 class Resuming(pl.Callback):
     """Writes checkpoints now and then, after an optimizer step or an epoch's validation."""
 
-    def __init__(self, store: Checkpoints, best: BestEpoch, *, writes: bool = True) -> None:
+    def __init__(self, store: Checkpoints, best: BestEpoch, ranks: Ranks = ALONE) -> None:
         """
         Args:
-            writes: False for a process that only takes up what another one has written.
+            ranks: this process among those that train together; all take up what rank 0 writes.
         """
         self.store = store
-        self.writes = writes
+        self.ranks = ranks
         self.best = best
         self.step = 0
         self._optimizer: Tensors = {}
@@ -55,7 +56,7 @@ class Resuming(pl.Callback):
         self.step = state["step"]
         splits.start = (state["epoch"], state["batch"])
         _set_position(trainer, state["epoch"], state["batch"], self.step)
-        if self.writes:
+        if self.ranks.speaks:
             print(f"training: goes on after step {self.step}", file=sys.stderr)
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
@@ -64,7 +65,14 @@ class Resuming(pl.Callback):
             return
         (optimizer,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs
         names = _names(module, optimizer)
-        state = {n: _part(self._optimizer, f"{name}/") for n, name in enumerate(names)}
+        own = dict(module.model.named_parameters())
+        state = {
+            number: {
+                key: like(value, own[name])
+                for key, value in _part(self._optimizer, f"{name}/").items()
+            }
+            for number, name in enumerate(names)
+        }
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": state, "param_groups": groups})
         config.scheduler.last_epoch = self.step
@@ -85,11 +93,12 @@ class Resuming(pl.Callback):
 
     def _save(self, trainer: pl.Trainer, module: FineTuning, epoch: int, batch: int) -> None:
         """Write a checkpoint if it is time; `batch` of `epoch` is the next to come."""
-        if not self.writes:
+        if not (self.ranks.speaks or self.ranks.sharded):
             return
         own = {n: p.detach() for n, p in module.model.named_parameters() if p.requires_grad}
         # Two moments, and the best weights.
-        if not self.store.due(4 * sum(p.numel() * p.element_size() for p in own.values())):
+        size = 4 * sum(p.numel() * p.element_size() for p in own.values())
+        if not self.ranks.agreed(self.ranks.speaks and self.store.due(size)):
             return
         (optimizer,) = trainer.optimizers
         tensors = {f"weight/{name}": weight for name, weight in own.items()}
@@ -107,8 +116,9 @@ class Resuming(pl.Callback):
             "best_epoch": self.best.epoch,
             "settled": self.best.settled,
         }
-        cpu = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        self.store.save(trainer.global_step, state, cpu, self.best.weights)
+        cpu = {name: weights.whole(tensor).cpu().contiguous() for name, tensor in tensors.items()}
+        if self.ranks.speaks:
+            self.store.save(trainer.global_step, state, cpu, self.best.weights)
 
 
 def _set_position(trainer: pl.Trainer, epoch: int, batch: int, step: int) -> None:

@@ -27,12 +27,20 @@ FINETUNED = Path("models/finetuned")
 
 
 def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy, on the CPU, of the weights that require a gradient, by name."""
+    """A copy, on the CPU, of the weights that require a gradient, by name. Where each
+    rank holds a share, every rank must call it."""
     return {
-        name: weight.detach().to("cpu", copy=True).contiguous()
+        name: whole(weight.detach()).to("cpu", copy=True).contiguous()
         for name, weight in model.named_parameters()
         if weight.requires_grad
     }
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """The tensor of which this rank may hold a share; where it does, every rank must call it."""
+    from torch.distributed.tensor import DTensor
+
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def restore(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
@@ -49,6 +57,21 @@ def restore(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(weights[name])
+
+
+def begin_at(model: torch.nn.Module, prior: list[float]) -> None:
+    """Have the head's outputs begin around these values, where it has a bias.
+
+    Args:
+        prior: [k], of its outputs.
+    """
+    import torch
+
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    head = layers[-1]  # in the order of computation
+    if head.bias is not None and len(head.bias) == len(prior):
+        with torch.no_grad():
+            head.bias.copy_(torch.tensor(prior))
 
 
 def save(

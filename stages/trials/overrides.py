@@ -70,7 +70,7 @@ def require_effect(overrides: Iterable[str], task: str, method: str | None) -> N
     for key in overrides:
         if key == "finetune.threads" and method:
             problems.append(f"trial: {key}: is not read by a trial; write trial.threads")
-        elif key == "finetune.devices" and method:
+        elif key in ("finetune.devices", "finetune.strategy") and method:
             problems.append(f"trial: {key}: a trial has one device; leave it out")
         elif not key.startswith(tuple(f"{section}." for section in sections)) and not (
             method and key == "run.method"
