@@ -1,9 +1,10 @@
-"""The study of when to fine-tune, as it is by default, on the shipped reviews and on a public set.
+"""The study of when to fine-tune: as it is by default, on the shipped reviews and on a public set,
+and with the methods that train few weights beside full training, on 2,000 rows of that set.
 
-Run: `python -m benchmarks.when_to_finetune [NAME]`, where NAME is reviews, nltk_sentence_polarity
-(where ../shared/data has it), or left out for both. Each runs in a clone of this revision, for
-10 to 20 minutes on two quiet cores. Writes benchmarks/when_to_finetune.json; minutes are those of
-that machine, whatever else ran on it.
+Run: `python -m benchmarks.when_to_finetune [NAME ...]`, with names of `SETS`, or none for all (public
+sets where ../shared/data has them). Each runs in a clone of this revision, for 10 to 30 minutes on
+two quiet cores. Writes benchmarks/when_to_finetune.json; minutes are those of that machine, whatever
+else ran on it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tasks import DATA, Set, prepare
+from benchmarks.tasks import DATA, Set, prepare, put
 from benchmarks.training import lines
 from stages.artifacts import read_json, write_json
 
 PIPELINE = "workflow/studies/when_to_finetune/dvc.yaml"
+STUDY = "workflow/studies/when_to_finetune/small.yaml"
 OUTPUT = Path("benchmarks/when_to_finetune.json")
 
 
@@ -34,13 +36,19 @@ def polarity(source: Path, target: Path) -> None:
             writer.writerows([text, label] for text in lines(archive, label))
 
 
+POLARITY = Set("classification", {"prepare.path": "data/raw/real/sentences.csv"}, polarity)
+FEW_WEIGHTS = "nltk_sentence_polarity, 2,000 rows"
 SETS = {
     "reviews": Set("classification", {}),
-    "nltk_sentence_polarity": Set(
-        "classification",
-        {"prepare.path": "data/raw/real/sentences.csv"},
-        polarity,
-    ),
+    "nltk_sentence_polarity": POLARITY,
+    FEW_WEIGHTS: POLARITY,
+}
+CHANGES: dict[str, dict[str, Any]] = {  # of the study's own parameters
+    FEW_WEIGHTS: {
+        "study.method": ["ia3", "bitfit", "lora", "adapter", "full"],
+        "study.rows": [2000],
+        "training.epochs": 6,
+    }
 }
 
 
@@ -63,6 +71,7 @@ def measured(names: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             prepare(SETS[name], source, Path(folder))
+            put(Path(folder) / STUDY, CHANGES.get(name, {}))
             command = ["snakemake", "--config", f"pipeline={PIPELINE}"]
             subprocess.run(command, cwd=folder, check=True)
             yield name, figures(Path(folder))
@@ -89,7 +98,9 @@ def table(found: dict[str, Any]) -> Iterator[str]:
 
 
 def rules(studies: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Lines of a table in Markdown: what became of each rule of thumb in each study."""
+    """Lines of a table in Markdown: what became of each rule of thumb in each study of several
+    sizes."""
+    studies = {name: found for name, found in studies.items() if len(found["sizes"]) > 1}
     yield f"| rule of thumb | {' | '.join(studies)} |"
     for same in zip(*(found["rules"] for found in studies.values()), strict=True):
         yield f"| {same[0]['rule']} | {' | '.join(rule['verdict'] for rule in same)} |"
