@@ -48,8 +48,9 @@ def main() -> None:
     paired = [found[MODEL] * 1.0 - found[best] for found in correct.values()]
     result["difference"] = {"from": best, **summarise(paired)}
     write_json(OUTPUT, result)
-    for name, value in result["accuracy"].items():
-        print(f"{name:<30} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})")
+    told = result["accuracy"] | {f"more than {best}": result["difference"]}
+    for name, value in told.items():
+        print(f"{name:<40} {value['mean']:.3f} ({value['low']:.3f} to {value['high']:.3f})")
 
 
 def set_seed(path: Path, seed: int) -> None:

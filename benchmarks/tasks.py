@@ -152,7 +152,7 @@ SHIPPED = {
     ),
 }
 REAL = {
-    "banking77": Set("classification", {}, banking77, {"label": "category"}),
+    "banking77": Set("classification", {"finetune.epochs": 10}, banking77, {"label": "category"}),
     "emobank: valence": Set(
         "regression",
         {"prepare.path": "data/raw/real/emobank.csv", "prepare.split": "split"},

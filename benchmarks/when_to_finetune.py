@@ -1,10 +1,10 @@
 """The study of when to fine-tune: as it is by default, on the shipped reviews and on a public set,
 and with the methods that train few weights beside full training, on 2,000 rows of that set.
 
-Run: `python -m benchmarks.when_to_finetune [NAME ...]`, with names of `SETS`, or none for all (public
-sets where ../shared/data has them). Each runs in a clone of this revision, for 10 to 30 minutes on
-two quiet cores. Writes benchmarks/when_to_finetune.json; minutes are those of that machine, whatever
-else ran on it.
+Run: `python -m benchmarks.when_to_finetune [NAME ...]`, with names of `SETS`, or none for all; the
+public set where ../shared/data has it. Each runs in a clone of this revision, for 10 to 30 minutes
+on two quiet cores. Writes benchmarks/when_to_finetune.json; minutes are those of that machine,
+whatever else ran on it.
 """
 
 from __future__ import annotations
