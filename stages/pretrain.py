@@ -134,6 +134,7 @@ def _finetune(params: Pretrain) -> Finetune:
         gradient_checkpointing=False,
         keep_frozen=False,
         early_stopping=0,
+        strategy="ddp",
     )
 
 

@@ -141,5 +141,5 @@ def lengthened(finetune: Finetune, params: Trial, batches: int) -> Finetune:
     per_epoch = steps_per_epoch(batches, finetune.accumulate)
     epochs = max(finetune.epochs, math.ceil(params.min_steps / per_epoch))
     warmup = finetune.warmup_epochs * epochs / finetune.epochs
-    alone = {"threads": params.threads, "devices": 1}
+    alone = {"threads": params.threads, "devices": 1, "strategy": "ddp"}
     return finetune.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **alone})

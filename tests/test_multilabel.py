@@ -139,6 +139,7 @@ def test_training_begins_at_the_frequencies(
     still = {"finetune__learning_rate": 1e-9, "finetune__epochs": 1}
     running.ready(tmp_path, "multilabel", raw, "rows.jsonl", **still)
     running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate")
+    assert running.json_of("models/finetuned/finetuned.json")["learnt"].keys() == {"thresholds"}
     found = pd.read_parquet("results/predictions.parquet")["scores"]
     train = pd.read_parquet("data/prepared/train.parquet")["labels"]
     shares = [train.str.contains(name).mean() for name in ('"a"', '"rare"')]

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -140,6 +141,10 @@ def test_what_cannot_be_shared_out_is_refused() -> None:
     end = r"got 'fsdp'; write ddp$"
     with pytest.raises(UserError, match=rf"^params\.yaml: finetune\.strategy: .*{end}"):
         check(model, Adapted(model, joins={"bias": 1}))
+    model.config = SimpleNamespace(layerdrop=0.1)
+    with pytest.raises(UserError, match=r"leaves out layers at random \(layerdrop in its"):
+        check(model, Adapted(model))
+    model.config.layerdrop = 0
     model.weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(UserError, match=r"4 bits \(methods\.lora\.base_bits\) cannot"):
         check(model, Adapted(model))

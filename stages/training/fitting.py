@@ -130,7 +130,7 @@ def fit(
                 trunk.keep(rows, machine, store.folder if store else None, own)
             module.memory = _expect(params, machine, module, splits)
             if own.sharded:
-                module.cpu()  # from where each takes its share
+                _clear(module)
             if params.gradient_checkpointing:
                 _recompute_layers(module.model, run, cached=module.adapted.cached)
             trainer.fit(module, datamodule=splits)
@@ -190,8 +190,8 @@ def _made_ready(
     _check_budget(params, splits)
     how = optimization(params, run, len(splits.order()))
     learnt = run.task.learn(targets(train), labels, run.task_params.loss)
-    if "prior" in learnt:
-        weights.begin_at(model, learnt["prior"])
+    if prior := learnt.pop("prior", None):
+        weights.begin_at(model, prior)
     module = FineTuning(model, run, labels, learnt, how, adapted, own)
     module.packed = first_position is not None
     if adapted.start:
@@ -267,12 +267,20 @@ def _expect(
     Raises:
         UserError: the device has less.
     """
+    import torch
+
     from stages.training import memory
 
     recomputed = params.gradient_checkpointing
-    found = memory.estimate(
-        module, splits, machine.device, machine.precision, recomputed=recomputed
-    )
+    try:
+        found = memory.estimate(
+            module, splits, machine.device, machine.precision, recomputed=recomputed
+        )
+    except torch.OutOfMemoryError:
+        raise UserError(
+            "params.yaml: run.method: the weights and four of the longest row do not fit the "
+            "device, where memory is estimated; take a smaller base, or lower tokenize.max_length"
+        ) from None
     tokens = params.batch_tokens
     batch = (params.batch_size, "batch_size") if tokens is None else (tokens, "batch_tokens")
     ranks = module.ranks
@@ -282,6 +290,16 @@ def _expect(
         told = f"training: takes about {found}{each}; {free / memory.GB:.1f} GB are free{each}"
         print(told, file=sys.stderr)
     return found
+
+
+def _clear(module: FineTuning) -> None:
+    """Take the model off the device, to which each rank will bring its share."""
+    import torch
+
+    module.cpu()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _recompute_layers(model: Any, run: Run, *, cached: bool) -> None:

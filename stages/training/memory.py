@@ -17,6 +17,7 @@ import torch
 
 from stages.adaptation import blocks
 from stages.errors import UserError
+from stages.training import ranks
 from stages.training.batching import Rows
 from stages.training.data import Splits
 from stages.training.module import FineTuning
@@ -74,14 +75,26 @@ def estimate(
         activations = activations / layers + 4 * tokens * hidden * layers
     once = max(0.0, two - (four - two))
     shares = module.ranks.count if module.ranks.sharded else 1
+    gathered = _gathered(module.model) if module.ranks.sharded else 0
     process = psutil.Process().memory_info().rss if device == "cpu" else 0
     return Estimate(
-        weights=whole // shares,
+        weights=whole // shares + gathered,
         gradients=trained // shares,
         optimizer=2 * trained // shares,
         activations=round(activations + once),
         program=max(0, process - whole) + (trained if device == "cpu" else 0),
     )
+
+
+def _gathered(model: Any) -> int:
+    """Bytes of what `ranks.share_out` gathers: all weights but those of the layers with their
+    gradients, and of layers one that computes, its gradients, and the next."""
+    sizes = [
+        sum(w.numel() * w.element_size() for w in layer.parameters())
+        for layer in ranks.layers(model)
+    ]
+    of_all = sum(w.numel() * w.element_size() for w in model.parameters())
+    return 2 * (of_all - sum(sizes)) + 3 * max(sizes, default=0)
 
 
 def heaviest(splits: Splits) -> int:

@@ -86,7 +86,7 @@ class FineTuning(pl.LightningModule):
 
     def trained(self, step: int) -> dict[str, torch.Tensor]:
         """The trained weights after so many optimizer steps, by name; a copy."""
-        found = weights.trained(self.model)
+        found = weights.trained(self.model, drop=self.ranks.sharded and not self.ranks.speaks)
         if self.vocabulary is None:
             return found
         per_epoch = steps_per_epoch(
@@ -97,7 +97,8 @@ class FineTuning(pl.LightningModule):
     def configure_model(self) -> None:
         if self.ranks.sharded:
             assert self.device_mesh is not None
-            share_out(self.model, self.device_mesh["data_parallel"])
+            halved = self.trainer.precision == "bf16-mixed"
+            share_out(self.model, self.device_mesh["data_parallel"], halved=halved)
 
     def on_train_epoch_start(self) -> None:
         self.train_loss = []

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy
 
 SharingOut = Literal["ddp", "fsdp"]
+LAYERDROPS = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop")  # in transformers' configs
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,11 @@ def check(model: torch.nn.Module, adapted: Adapted) -> None:
         UserError: the weights cannot be shared out.
     """
     problem = None
-    if adapted.joins:
+    config = getattr(model, "config", None)
+    drops = [name for name in LAYERDROPS if getattr(config, name, 0)]
+    if drops:
+        problem = f"a base that leaves out layers at random ({drops[0]} in its config.json)"
+    elif adapted.joins:
         problem = "layers that join later (methods.full.gradual_unfreeze)"
     elif not all(weight.is_floating_point() for weight in model.parameters()):
         problem = "weights of 4 bits (methods.lora.base_bits)"
@@ -158,19 +163,33 @@ def check(model: torch.nn.Module, adapted: Adapted) -> None:
         )
 
 
-def share_out(model: Any, mesh: Any) -> None:
+def share_out(model: Any, mesh: Any, *, halved: bool) -> None:
     """Leave each rank its share of every weight; a layer is gathered while it computes.
 
     Args:
         mesh: torch's `DeviceMesh` of the ranks.
+        halved: compute in bfloat16; weights, moments and sums of gradients stay in float32.
     """
-    from torch.distributed.fsdp import fully_shard
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    with suppress(UserError):  # a model may have none
-        for layer in blocks(model)[1]:
-            fully_shard(layer, mesh=mesh)
+    # In bfloat16 here, for autocast would keep a copy of every weight until the way back.
+    kept = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if halved else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for layer in layers(model):
+        fully_shard(layer, mesh=mesh, mp_policy=kept)
     # Else the rest would stay gathered after a validation, where callbacks read the weights.
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, mp_policy=kept, reshard_after_forward=True)
+
+
+def layers(model: Any) -> list[torch.nn.Module]:
+    """Those that are gathered one by one; a model may have none."""
+    with suppress(UserError):
+        return [*blocks(model)[1]]
+    return []
 
 
 def share_of(value: torch.Tensor) -> torch.Tensor:

@@ -116,7 +116,7 @@ class Resuming(pl.Callback):
             "best_epoch": self.best.epoch,
             "settled": self.best.settled,
         }
-        cpu = {name: weights.whole(tensor).cpu().contiguous() for name, tensor in tensors.items()}
+        cpu = weights.on_cpu(tensors, drop=not self.ranks.speaks)
         if self.ranks.speaks:
             self.store.save(trainer.global_step, state, cpu, self.best.weights)
 

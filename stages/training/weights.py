@@ -26,14 +26,27 @@ BASE = Path("data/base")
 FINETUNED = Path("models/finetuned")
 
 
-def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """A copy, on the CPU, of the weights that require a gradient, by name. Where each
-    rank holds a share, every rank must call it."""
-    return {
-        name: whole(weight.detach()).to("cpu", copy=True).contiguous()
-        for name, weight in model.named_parameters()
-        if weight.requires_grad
-    }
+def trained(model: torch.nn.Module, *, drop: bool = False) -> dict[str, torch.Tensor]:
+    """A copy, on the CPU, of the weights that require a gradient, by name; `drop`: see `on_cpu`."""
+    own = {n: weight.detach() for n, weight in model.named_parameters() if weight.requires_grad}
+    return on_cpu(own, copy=True, drop=drop)
+
+
+def on_cpu(
+    tensors: Mapping[str, torch.Tensor], *, copy: bool = False, drop: bool = False
+) -> dict[str, torch.Tensor]:
+    """The same, on the CPU and whole. Where each rank holds a share, every rank must call it.
+
+    Args:
+        copy: also of those that are there already.
+        drop: keep nothing, for a rank that only lends its shares.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        value = whole(tensor)
+        if not drop:
+            found[name] = value.to("cpu", copy=copy).contiguous()
+    return found
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:
