@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.tasks import DATA, Set, prepare, put
 from benchmarks.training import lines
 from stages.artifacts import read_json, write_json
+from stages.studying.findings import trained
 
 PIPELINE = "workflow/studies/when_to_finetune/dvc.yaml"
 STUDY = "workflow/studies/when_to_finetune/small.yaml"
@@ -45,7 +46,7 @@ SETS = {
 }
 CHANGES: dict[str, dict[str, Any]] = {  # of the study's own parameters
     FEW_WEIGHTS: {
-        "study.method": ["ia3", "bitfit", "lora", "adapter", "full"],
+        "study.method": ["prompt", "ia3", "bitfit", "lora", "adapter", "full"],
         "study.rows": [2000],
         "training.epochs": 6,
     }
@@ -89,8 +90,9 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     sizes = [f"{size:,}" for size in found["sizes"]]
     yield f"| test {found['metric']} by training rows | trained weights | {' | '.join(sizes)} |"
     for curve in found["curves"].values():
-        trained = curve["trained_parameters"]
-        cells = [curve["name"], "" if trained is None else f"{trained:,}"]
+        parameters = curve["trained_parameters"]
+        share = trained(parameters, curve.get("parameters_total"))
+        cells = [curve["name"], "" if parameters is None else share]
         for size in found["sizes"]:
             value = curve["values"][str(size)]
             cells.append(f"{value['value']:.3f} ±{value['high'] - value['value']:.3f}")

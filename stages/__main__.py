@@ -32,6 +32,7 @@ from types import FrameType
 
 from stages import check
 from stages.alone import alone
+from stages.artifacts import write_json
 from stages.errors import UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
@@ -116,6 +117,11 @@ def run_trial(stage: str, arguments: list[str]) -> None:
             "write results/trials/NAME.json"
         )
     given = overrides.parse(arguments[1:])
+    skips = stage == "trial" and given.get("trial.lacking") == "skip"
+    if skips and (reason := check.refused(given)):
+        write_json(out, {"overrides": given, "refused": reason})
+        print(f"{out}: left out: {reason}")
+        return
     params = check.load(overrides=given)
     method = params.run.method_name if stage == "trial" else None
     overrides.require_effect(given, params.run.task_name, method)

@@ -142,6 +142,18 @@ def examine(
     return Params(sections, run), found
 
 
+def refused(overrides: Mapping[str, Any]) -> str | None:
+    """Why the method of params.yaml, or of `overrides`, cannot do the task; None where it can, and
+    where `examine` has more to say."""
+    chosen = _mapping(applied(read(Path("params.yaml")), overrides), "run")
+    try:
+        method = plugins.load("methods", str(chosen.get("method")))
+        plugins.load("tasks", str(chosen.get("task")))
+    except UserError:
+        return None
+    return method.refuses(str(chosen["task"]))
+
+
 def _valid(kind: type[Section], value: object) -> Any:
     try:
         return kind.model_validate(value)

@@ -392,6 +392,8 @@ def test_measures_are_those_of_their_libraries() -> None:
         assert overlap.chrf(found, weights)[at] == pytest.approx(theirs, abs=1e-9)
         theirs = BLEU().corpus_score(texts, references).score
         assert overlap.bleu(found, weights)[at] == pytest.approx(theirs, abs=1e-9)
+    chinese = overlap.judged(["今天天气很好", "ไทยแลนด์"], ["今天天气很好", "ไทย"])
+    assert chinese[0, overlap.ROUGE["rouge_l"]] == 1 > chinese[1, overlap.ROUGE["rouge_l"]] > 0
     scorer = RougeScorer(["rougeL"])
     for row in range(30):
         theirs = scorer.score(true[row], given[row])["rougeL"].fmeasure

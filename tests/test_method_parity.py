@@ -22,6 +22,7 @@ from tests.test_methods import changed
 from tests.test_training import LABELS, sections, table
 
 CLOSE: Any = {"atol": 1e-5, "rtol": 1e-5}
+INDEX = {piece: n for n, piece in enumerate((*tiny.SPECIAL, *tiny.WORDS))}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -84,6 +85,32 @@ def test_lora_and_ia3_are_those_of_peft() -> None:
         merged = plugins.load("methods", method).merge(module)
         torch.testing.assert_close(logits(merged), expected, **CLOSE)
         assert not torch.allclose(expected, logits(plain(own)), atol=1e-3)
+
+
+@pytest.mark.parametrize("head", ["GPT2LMHeadModel", "GPT2ForSequenceClassification"])
+def test_ia3_of_gpt2_is_that_of_peft(head: str) -> None:
+    """As peft does where it is told no layers."""
+    from peft import IA3Config, get_peft_model
+
+    of = plugins.load("methods", "ia3")
+    module = of.apply(causal(head), [], of.Params()).module.eval()
+    theirs: Any = get_peft_model(causal(head), IA3Config()).eval()
+    own = {name: 1 + 0.5 * torch.randn_like(w) for name, w in weights.trained(module).items()}
+    assert own.keys() == weights.trained(theirs).keys()
+    ids = torch.randint(1, 64, (3, 7))
+
+    def found(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            return model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+
+    for model in (module, theirs):
+        weights.restore(model, own)
+    expected = found(theirs)
+    torch.testing.assert_close(found(module), expected, **CLOSE)
+    merged = of.merge(module)
+    assert type(merged).__name__ == head
+    torch.testing.assert_close(found(merged), expected, **CLOSE)
+    assert not torch.allclose(expected, found(causal(head)), atol=1e-3)
 
 
 def test_prompt_is_that_of_peft() -> None:
@@ -332,15 +359,77 @@ def test_word_vectors_of_a_file_go_to_the_pieces_that_spell_its_words() -> None:
         assert adapted.start is not None
         data = table(8)
         adapted.start(Start(Rows(data, 0, 1), data["target"].to_numpy(), None, 0, "cpu"))
-        index = {piece: n for n, piece in enumerate((*tiny.SPECIAL, *tiny.WORDS))}
         found = module.words.weight.detach().numpy()
-        assert found[index["good"]].tolist() == numbers["good"]
-        assert found[index["film"]].tolist() == numbers["film"]
-        assert not found[index["##s"]].any() and not found[index["bad"]].any()
+        assert found[INDEX["good"]].tolist() == numbers["good"]
+        assert found[INDEX["film"]].tolist() == numbers["film"]
+        assert not found[INDEX["##s"]].any() and not found[INDEX["bad"]].any()
     Path("glove.txt").write_text("good 1 2\n")
     run = changed(sections("word_vectors")[1], file="glove.txt", size=2, sha256="0" * 64)
     with pytest.raises(UserError, match=r"sha256: glove\.txt has another content"):
         weights.build(run, LABELS, run.method_params)
+
+
+def of_file(content: bytes, size: int, name: str = "vectors") -> np.ndarray:
+    """The vectors that a file begins with."""
+    from stages.artifacts import sha256
+
+    Path(name).write_bytes(content)
+    run = changed(sections("word_vectors")[1], file=name, size=size, sha256=sha256(Path(name)))
+    module, adapted = weights.build(run, LABELS, run.method_params)
+    assert adapted.start is not None
+    data = table(8)
+    adapted.start(Start(Rows(data, 0, 1), data["target"].to_numpy(), None, 0, "cpu"))
+    return module.words.weight.detach().numpy()
+
+
+@pytest.mark.parametrize("name", ["vectors.bin", "vectors"])
+def test_word_vectors_of_a_binary_file_are_those_of_its_text(name: str) -> None:
+    """Written by gensim, and as the C program does, with the end of a line after each vector."""
+    from gensim.models import KeyedVectors
+
+    words, values = ["good", "film", "in_town"], np.random.default_rng(0).normal(size=(3, 5))
+    vectors = KeyedVectors(5)
+    vectors.add_vectors(words, values.astype(np.float32))
+    vectors.save_word2vec_format("own.bin", binary=True)
+    pairs = zip(words, values.astype("<f4"), strict=True)
+    of_c = b"3 5\n" + b"".join(f"{w} ".encode() + v.tobytes() + b"\n" for w, v in pairs)
+    for content in (Path("own.bin").read_bytes(), of_c):
+        found = of_file(content, 5, name)
+        np.testing.assert_array_equal(found[INDEX["good"]], values[0].astype(np.float32))
+        np.testing.assert_array_equal(found[INDEX["film"]], values[1].astype(np.float32))
+        assert sum(vector.any() for vector in found) == 2
+        with pytest.raises(UserError, match=rf"size: in {name}, line 1, it is 5, got 4; write 5"):
+            of_file(content, 4, name)
+        with pytest.raises(UserError, match="not all of a file of Word2Vec in binary form"):
+            of_file(content[:40], 5, name)
+
+
+def test_words_of_a_file_may_hold_spaces() -> None:
+    """As those of glove.840B do; a file of text may be named .bin."""
+    text = "good 1 2\n. . 3 4\nat a@b.org 5 6\ngood film 7 8\nfilm 9 1e1 \n"
+    for head in ("", "5 2\n"):
+        found = of_file((head + text).encode(), 2, "vectors.bin")
+        assert found[INDEX["good"]].tolist() == [1, 2]
+        assert found[INDEX["film"]].tolist() == [9, 10]
+        assert sum(vector.any() for vector in found) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("good 1 2 3\n", "size: in vectors, line 1, it is 3, got 2; write 3$"),
+        ("good 1\n", "size: in vectors, line 1, it is 1, got 2; write 1$"),
+        ("1 3\ngood 1 2 3\n", "size: in vectors, line 1, it is 3, got 2; write 3$"),
+        ("1 2\ngood 1 2 3\n", "size: in vectors, line 2, it is 3, got 2; write 3$"),
+        ("good 1 2\nfilm 1\n", "file: vectors, line 2 has 1 numbers, those before 2, .* mend"),
+        ("good 1 2\nbad film 1\n", "file: vectors, line 2 has 1 numbers, those before 2"),
+        ("good 1 2\n\n", "file: vectors, line 2 has 0 numbers, those before 2"),
+        ("PK\0\3 glove\n", "file: vectors, line 1 has no numbers, .* of Word2Vec or GloVe, unpack"),
+    ],
+)
+def test_vectors_of_another_size_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        of_file(text.encode(), 2)
 
 
 def test_vectors_of_words_are_those_of_gensim_on_the_rows() -> None:

@@ -257,6 +257,18 @@ def test_lora_refuses_four_bits_without_a_gpu() -> None:
         weights.build(run, LABELS, run.method_params)
 
 
+def test_lora_refuses_four_bits_of_transposed_layers(tmp_path: Path) -> None:
+    """Of GPT-2, GPU or not, and leaves the base as it was."""
+    from transformers import GPT2LMHeadModel
+
+    model: Any = GPT2LMHeadModel.from_pretrained(tiny.make_causal(tmp_path))
+    before = [name for name, _ in model.named_modules()]
+    of = plugins.load("methods", "lora")
+    with pytest.raises(UserError, match=r"lora\.base_bits: .* 'gpt2' \(Conv1D.* got 4; write 32"):
+        of.apply(model, [], of.Params(base_bits=4))
+    assert [name for name, _ in model.named_modules()] == before
+
+
 @pytest.mark.parametrize("values", [{"rank_stabilized": True, "alpha": 32}, {"dora": True}])
 def test_variants_of_lora_merge_to_what_peft_computes(values: dict[str, Any]) -> None:
     run = changed(sections("lora")[1], **values)

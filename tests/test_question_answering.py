@@ -48,6 +48,9 @@ def read(rows: list[tuple[str, Any]], **changes: Any) -> tuple[list[Any], dict[i
         ("", ["Paris"], 0, 0),
         ("Paris", [], 0, 0),
         ("the", [""], 1, 1),  # nothing is left of it
+        ("", ["the", "Paris"], 0, 0),  # a reference of which nothing is left is none
+        ("东京。", ["东京"], 1, 1),
+        ("“Paris”", ["Paris"], 0, 0),  # SQuAD's script knows ASCII punctuation alone
         ("x", ["y", "X"], 1, 1),
         ("東京都", ["東京"], 0, 4 / 5),  # each character a word
         ("القاهرة الكبرى", ["القاهرة"], 0, 2 / 3),

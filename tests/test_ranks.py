@@ -136,7 +136,7 @@ def test_each_row_of_a_batch_has_one_rank() -> None:
 
 
 def test_what_cannot_be_shared_out_is_refused() -> None:
-    model = torch.nn.Linear(2, 2)
+    model: Any = torch.nn.Linear(2, 2)
     check(model, Adapted(model))
     end = r"got 'fsdp'; write ddp$"
     with pytest.raises(UserError, match=rf"^params\.yaml: finetune\.strategy: .*{end}"):

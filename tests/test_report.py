@@ -89,6 +89,27 @@ def change(folder: Path, path: str, **values: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values), encoding="utf-8")
 
 
+def test_says_what_no_model_learns(tmp_path: Path) -> None:
+    words = make(tmp_path).words
+    assert "Targets that" not in words and "Rows are cut after 128 tokens" in words
+    splits = json.loads((tmp_path / "results/tokens.json").read_text())["splits"]
+    for name, lost in zip(splits, (0, 3, 12), strict=True):
+        splits[name] |= {"lost_targets": lost, "cut_prompts": 0}
+    change(tmp_path, "results/tokens.json", splits=splits)
+    words = render(tmp_path).words
+    told = ", ".join(f"{lost} ({name})" for name, lost in zip(splits, (0, 3, 12), strict=True))
+    assert f"reach no loss and count as missed: {told}." in words
+    assert "Prompts cut at their beginning: none." in words
+
+
+def test_says_how_much_was_trained(tmp_path: Path) -> None:
+    fabricate.write(tmp_path)
+    about = {"trained_parameters": 338_690, "parameters_total": 23_052_676, "stored_bytes": 1354760}
+    change(tmp_path, "results/training.json", **about)
+    words = render(tmp_path).words
+    assert "338,690of 23,052,676 (1.47%)" in words and "1.355 MB" in words
+
+
 def test_says_what_matters(tmp_path: Path) -> None:
     words = make(tmp_path, title="Reviews & more").words
     for fact in (

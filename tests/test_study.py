@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from stages.errors import UserError
-from stages.studying import comparing, findings, outcomes, rules
+from stages.studying import comparing, figure, findings, outcomes, rules
 from stages.studying.comparing import Difference, mean
 from stages.studying.outcomes import Study
 from tests import project as projects
@@ -243,6 +243,50 @@ def test_only_new_trials_of_a_study_run(first: Project) -> None:
     status = json.loads(first("dvc", "status", "--json", FILE))
     stale = {f"trial@full-{rows}-{draw}" for rows in (16, 40) for draw in (0, 1)}
     assert {name.rpartition(":")[2] for name in status} == stale
+
+
+def test_a_method_that_cannot_do_the_task_is_left_out(first: Project) -> None:
+    before = (first.folder / "params.yaml").read_text()
+    first.set("run.task", "regression")
+    trial = ("python", "-m", "stages", "trial", "results/t.json", "run.method=few_shot")
+    assert "does not support the task 'regression'" in first(*trial, code=2)
+    assert "left out: it compares" in first(*trial, "trial.lacking=skip")
+    (first.folder / "params.yaml").write_text(before)
+    reason = json.loads((first.folder / "results/t.json").read_text())["refused"]
+    outcome: dict[str, Any] = {"main_metric": "r2", "test": {"r2": -0.2}, "rows": {"test": 9}}
+    of = outcomes.gathered({("few_shot", 16, 0): {"refused": reason}, ("full", 16, 0): outcome})
+    assert list(of.curves) == ["full"] and of.sizes == [16] and not of.left_out
+    assert f"Left out: few_shot, for {reason}." in findings.notes(of)
+    with pytest.raises(UserError, match=r"study\.method: few_shot: it compares"):
+        outcomes.gathered({("few_shot", 16, 0): {"refused": reason}, ("baseline", 16, 0): outcome})
+
+
+@pytest.mark.parametrize("values", [[-0.3, -0.1], [-0.2, 0.4], [44.0, 51.5], [0.99, 0.2]])
+def test_any_metric_has_a_figure(values: list[float]) -> None:
+    """The scale encloses all means; of shares it ends at 0 and 1 however wide intervals are."""
+    of = study({"full": {size: about(value) for size, value in zip((16, 99), values, strict=True)}})
+    drawn = figure.svg(of)
+    ticks = [float(text) for text in re.findall(r'text-anchor="end">([-.\d]+)<', drawn)]
+    assert min(ticks) <= min(values) and max(ticks) >= max(values)
+    if max(values) < 1 and min(values) >= 0:
+        assert min(ticks) >= 0 and max(ticks) <= 1
+
+
+def test_a_baseline_without_the_metric_is_left_out() -> None:
+    rows = {"rows": {"test": 9}}
+    copied = {"main_metric": "chrf", "test": {"chrf": 9.0}, "baseline": "a copy"} | rows
+    trained = {"main_metric": "log_likelihood", "test": {"log_likelihood": -2.0}} | rows
+    of = outcomes.gathered({("baseline", 16, 0): copied, ("full", 16, 0): trained})
+    assert of.metric == "log_likelihood" and list(of.curves) == ["full"]
+    assert any("Left out: a copy, which has no" in note for note in findings.notes(of))
+
+
+def test_prompt_tuning_that_falls_behind_is_explained() -> None:
+    def explained(prompt: float) -> bool:
+        of = study({"prompt": {16: about(prompt)}, "full": {16: about(0.8)}})
+        return any("billions" in note for note in findings.notes(of))
+
+    assert explained(0.7) and not explained(0.8)
 
 
 def test_a_baseline_takes_the_rows_of_the_trials(first: Project) -> None:

@@ -21,6 +21,7 @@ from stages.errors import UserError
 from stages.sweep import Sweep
 from stages.trials import coordinates, overrides, search, table
 from tests import project as projects
+from tests import running
 from tests.project import Project
 from workflow import sweep
 
@@ -97,9 +98,16 @@ def ran(project: Project) -> list[str]:
     return log.read_text().split() if log.exists() else []
 
 
+def ended(project: Project) -> set[str]:
+    """The trials of which dvc.lock says that they have run."""
+    lock = project.folder / "workflow/sweep/dvc.lock"
+    stages = running.loaded(lock.read_text())["stages"] if lock.exists() else {}
+    return {name.removeprefix("trial@") for name in stages if name.startswith("trial@")}
+
+
 def killed(project: Project, trials: int) -> None:
-    """Search by Snakemake until so many trials have begun, then SIGKILL for all of it."""
-    running = subprocess.Popen(
+    """Search by Snakemake until so many different trials have begun, then SIGKILL for all of it."""
+    process = subprocess.Popen(
         ["python", "-m", "workflow", "sweep"],
         cwd=project.folder,
         env=projects.environment(),
@@ -107,11 +115,11 @@ def killed(project: Project, trials: int) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    while len(ran(project)) < trials and running.poll() is None:
+    while len(set(ran(project))) < trials and process.poll() is None:
         time.sleep(0.05)
-    assert running.returncode is None, "it ended before it could be killed"
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+    assert process.returncode is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def test_a_search_killed_twice_ends_with_the_same_table(base: Project) -> None:
@@ -122,13 +130,15 @@ def test_a_search_killed_twice_ends_with_the_same_table(base: Project) -> None:
     assert len(set(ran(whole))) == len(ran(whole)) == 12
     assert "The best of 12 settings by accuracy on the validation split" in output
     killed(other, 3)
-    killed(other, 7)
-    done = {file.stem for file in (other.folder / "results/sweep/trials").glob("*.json")}
-    before = ran(other)
+    first, count = ended(other), len(ran(other))
+    killed(other, 6)
+    assert not first & set(ran(other)[count:])
+    done, count = ended(other), len(ran(other))
+    assert len(done) >= 4, "the first round had ended before the second kill"
     other("python", "-m", "workflow", "sweep")
+    assert not done & set(ran(other)[count:])
     assert set(ran(other)) == set(ran(whole))
-    assert len(ran(other)) - len(before) >= 12 - len(set(before))
-    assert done, "nothing had ended before the kill"
+    assert ended(other) == set(ran(whole))
     for name in (TABLE, "results/sweep/best.yaml", "workflow/sweep/dvc.yaml"):
         assert (other.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     before = ran(whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -15,8 +16,12 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def plain(answer: str) -> str:
-    """In lower case, without ASCII punctuation, without English articles, with single spaces."""
-    return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_PUNCTUATION)).split())
+    """In lower case, without ASCII punctuation, without English articles, with single spaces. Where
+    a script without spaces occurs, without any other punctuation either (as in "MLQA")."""
+    found = answer.lower().translate(_PUNCTUATION)
+    if UNSPACED.search(found):
+        found = "".join(letter for letter in found if unicodedata.category(letter)[0] != "P")
+    return " ".join(_ARTICLES.sub(" ", found).split())
 
 
 def words(answer: str) -> list[str]:
@@ -27,13 +32,18 @@ def words(answer: str) -> list[str]:
 
 def exact(given: str, references: Sequence[str]) -> float:
     """1 where the answer is one of the references; none at all is the empty answer."""
-    return float(plain(given) in {plain(one) for one in references or [""]})
+    return float(plain(given) in {plain(one) for one in _references(references)})
 
 
 def f1(given: str, references: Sequence[str]) -> float:
     """The highest F1 of the words in common with a reference. Where either is empty, 1 if both
     are, else 0."""
-    return max(_f1(words(given), words(one)) for one in references or [""])
+    return max(_f1(words(given), words(one)) for one in _references(references))
+
+
+def _references(references: Sequence[str]) -> Sequence[str]:
+    """Those of which something is left; none is the empty answer."""
+    return [one for one in references if plain(one)] or [""]
 
 
 def _f1(given: list[str], true: list[str]) -> float:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stages.common.tagging import words
+
 CHRF = slice(0, 18)  # of six orders of characters: n-grams written, of the reference, and in both
 BLEU = slice(18, 28)  # words written, of the reference, then right and written n-grams of 4 orders
 ROUGE = {"rouge1": 28, "rouge2": 29, "rouge_l": 30}  # F of a row
@@ -29,13 +31,21 @@ def judged(texts: Sequence[str], references: Sequence[str]) -> np.ndarray:
         return found
     for where, metric in ((CHRF, metrics.CHRF()), (BLEU, metrics.BLEU(force=True))):
         found[:, where] = metric._extract_corpus_statistics([*texts], [[*references]])
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"])
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
     for row, (text, reference) in enumerate(zip(texts, references, strict=True)):
         of = scorer.score(reference, text)
         for name, key in (("rouge1", "rouge1"), ("rouge2", "rouge2"), ("rouge_l", "rougeL")):
             found[row, ROUGE[name]] = of[key].fmeasure
         found[row, EXACT] = text == reference
     return found
+
+
+class _Words:
+    """The words of ROUGE: on ASCII those of the library, whose own drop all other letters."""
+
+    def tokenize(self, text: str) -> list[str]:
+        lower = text.lower()
+        return [lower[begin:end] for begin, end in words(lower) if lower[begin].isalnum()]
 
 
 def chrf(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,11 +1,15 @@
 """IA3: keys, values and the inner activations of each layer are scaled by trained vectors, by peft
 (Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context
-Learning", 2022, arXiv:2205.05638). The head is trained in full."""
+Learning", 2022, arXiv:2205.05638). The head is trained in full.
+
+Where one layer gives queries, keys and values, as in GPT-2, its queries are scaled as well, as peft
+does.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -15,12 +19,14 @@ from stages.params import Section
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedModel
 
 
 LIBRARIES = ("peft",)
 PLAIN = True
 KEYS_AND_VALUES = {"key", "value", "k_lin", "v_lin", "k_proj", "v_proj", "k", "v"}
+FUSED = {"c_attn"}  # of GPT-2, for queries too
 
 
 class Params(Section):
@@ -38,27 +44,38 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     from peft import IA3Config, get_peft_model
     from torch import nn
+    from transformers.pytorch_utils import Conv1D
 
     path, layers = blocks(model)
     linear = {
         f"{path}.{name}": module
         for name, module in layers.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear | Conv1D)
     }
-    attention = [name for name in linear if name.rpartition(".")[2] in KEYS_AND_VALUES]
+    attention = [name for name in linear if name.rpartition(".")[2] in KEYS_AND_VALUES | FUSED]
     if not attention:
         raise UserError(
             f"params.yaml: run.method: a base of the kind {model.config.model_type!r} has no "
             "linear layers for keys and values, got 'ia3'; write lora or bitfit"
         )
     # Of a layer's linear maps only those back from the inner activations narrow.
-    inner = [name for name, module in linear.items() if module.in_features > module.out_features]
-    config = IA3Config(target_modules=_any([*attention, *inner]), feedforward_modules=_any(inner))
+    inner = [name for name, module in linear.items() if _narrows(module)]
+    config = IA3Config(
+        target_modules=_any([*attention, *inner]),
+        feedforward_modules=_any(inner),
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in linear.values()),
+    )
     adapted = get_peft_model(model, config)
     for name in new:
         model.get_parameter(name).requires_grad_(True)
     vectors = {name for name, _ in adapted.named_parameters() if "ia3_" in name}
     return Adapted(adapted, undecayed=frozenset(vectors))  # decay would draw factors to 0
+
+
+def _narrows(module: nn.Module) -> bool:
+    weight: Any = module.weight
+    size, out = weight.shape if hasattr(module, "nf") else weight.shape[::-1]  # GPT-2's: [in, out]
+    return bool(size > out)
 
 
 def _any(names: list[str]) -> str:

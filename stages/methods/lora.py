@@ -66,6 +66,13 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
             raise UserError(*(_unknown(name, set(linear.values())) for name in missing))
         targets = [name for name, last in linear.items() if last in params.targets]
     if params.base_bits == 4:
+        transposed = [n for n in targets if isinstance(model.get_submodule(n), Conv1D)]
+        if transposed:
+            raise UserError(
+                "params.yaml: methods.lora.base_bits: bitsandbytes does not know the layers of a "
+                f"base of the kind {model.config.model_type!r} (Conv1D, such as {transposed[0]}), "
+                "got 4; write 32, or take a base with plain linear layers, such as a Llama"
+            )
         _quantize(model, targets)
     config = LoraConfig(
         r=params.rank,

@@ -2,15 +2,16 @@
 (Joulin et al., "Bag of Tricks for Efficient Text Classification", 2016, arXiv:1607.01759).
 
 Vectors are trained by gensim on the training texts (Mikolov et al., "Efficient Estimation of Word
-Representations in Vector Space", 2013, arXiv:1301.3781) or read from a file of Word2Vec or GloVe in
-text form. Words are the pieces of the base's tokenizer, so texts arrive as for any method; of a
-file, a piece takes the vector of the word that it spells when it begins a word, and the pieces that
-go on a word start at zero. Nothing else of the base is used.
+Representations in Vector Space", 2013, arXiv:1301.3781) or read from a file of Word2Vec, as text or
+binary, or of GloVe. Words are the pieces of the base's tokenizer, so texts arrive as for any
+method; of a file, a piece takes the vector of the word that it spells when it begins a word, and
+the pieces that go on a word start at zero. Nothing else of the base is used.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,22 +124,99 @@ def _learn(module: Any, params: Params, start: Start) -> None:
 
 
 def _read(module: Any, pieces: dict[str, int], params: Params, start: Start) -> None:
-    """Vectors of a text file: a word and its numbers a line, with or without a line of counts."""
-    assert params.file is not None
-    vectors = np.zeros((module.words.num_embeddings, params.size), np.float32)
-    with open(params.file, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            word, *values = line.rstrip("\n").rstrip().split(" ")
-            if number == 1 and len(values) == 1:
-                continue  # Word2Vec's count of words and their size
-            if len(values) != params.size:
-                raise UserError(
-                    f"params.yaml: methods.word_vectors.size: {params.file}, line {number} has "
-                    f"{len(values)} numbers, got {params.size}; write {len(values)}"
-                )
-            if word in pieces:
-                vectors[pieces[word]] = np.array(values, dtype=np.float32)
+    """Of a file the vectors of the words that pieces spell."""
+    file, size = Path(params.file or ""), params.size
+    vectors = np.zeros((module.words.num_embeddings, size), np.float32)
+    found = _of_binary(file, size) if _is_binary(file) else _of_text(file, size, pieces)
+    for word, vector in found:
+        if word in pieces:
+            vectors[pieces[word]] = vector
     _set(module, vectors)
+
+
+def _is_binary(file: Path) -> bool:
+    """Is it Word2Vec's binary form: the line of counts, after which no line of numbers comes?"""
+    with open(file, "rb") as content:
+        counts, line = (content.readline().decode(errors="replace") for _ in range(2))
+    return _declared(counts) is not None and _numbers(line) == 0
+
+
+def _of_binary(file: Path, size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """
+    Raises:
+        UserError: the vectors have another size, or the file ends too soon.
+    """
+    from gensim.models import KeyedVectors
+
+    with open(file, "rb") as content:
+        declared = _declared(content.readline().decode(errors="replace"))
+    _require(file, 1, declared or 0, size)
+    try:
+        found = KeyedVectors.load_word2vec_format(str(file), binary=True, unicode_errors="replace")
+    except (EOFError, ValueError) as error:
+        raise UserError(
+            "params.yaml: methods.word_vectors.file: not all of a file of Word2Vec in binary form "
+            f"({error}), got {str(file)!r}; fetch it anew"
+        ) from None
+    return zip(found.index_to_key, found.vectors, strict=True)
+
+
+def _of_text(file: Path, size: int, wanted: Container[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The wanted words of a file with a word and its numbers a line, with or without a line of
+    counts. A word may hold spaces, as in glove.840B.
+
+    Raises:
+        UserError: the vectors have another size, or one line has too few numbers.
+    """
+    begun = False
+    with open(file, encoding="utf-8", errors="replace", newline="\n") as lines:
+        for number, line in enumerate(map(str.rstrip, lines), 1):
+            if number == 1 and (declared := _declared(line)) is not None:
+                _require(file, number, declared, size)
+                continue
+            word, *values = line.rsplit(" ", size)
+            if not begun:
+                _require(file, number, _numbers(line), size)
+                begun = True
+            elif (len(values) < size or word in wanted) and _numbers(line) < size:
+                raise UserError(
+                    f"params.yaml: methods.word_vectors.file: {file}, line {number} has "
+                    f"{_numbers(line)} numbers, those before {size}, got {str(file)!r}; mend that "
+                    "line, or fetch the file anew"
+                )
+            if word in wanted:
+                yield word, np.array(values, dtype=np.float32)
+
+
+def _declared(line: str) -> int | None:
+    """The size in Word2Vec's first line, the count of words and the size; None: it is another."""
+    parts = line.split()
+    return int(parts[1]) if len(parts) == 2 and all(map(str.isdecimal, parts)) else None
+
+
+def _numbers(line: str) -> int:
+    """How many numbers a line ends in, after a word."""
+    count = 0
+    for part in reversed(line.rstrip().split(" ")[1:]):
+        try:
+            float(part)
+        except ValueError:
+            break
+        count += 1
+    return count
+
+
+def _require(file: Path, line: int, found: int, size: int) -> None:
+    if found == 0:
+        raise UserError(
+            f"params.yaml: methods.word_vectors.file: {file}, line {line} has no numbers, got "
+            f"{str(file)!r}; write a file of Word2Vec or GloVe, unpacked"
+        )
+    if found != size:
+        raise UserError(
+            f"params.yaml: methods.word_vectors.size: in {file}, line {line}, it is {found}, got "
+            f"{size}; write {found}"
+        )
 
 
 def _set(module: Any, vectors: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 MISTAKES = 10
 MISTAKE_CHARACTERS = 600
+LOST = {  # counts of results/tokens.json
+    "lost_targets": "Targets that no token stands for, which reach no loss and count as missed",
+    "cut_prompts": "Prompts cut at their beginning",
+    "cut_responses": "Responses cut before their end",
+    "cut_target_tokens": "Tokens that were cut off responses, which nothing learns",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ def render(title: str, task: Any, inputs: Inputs, own: Mapping[str, Any]) -> str
         "forests": _forests(inputs),
         "data": _data(inputs),
         "tokens": inputs.tokens,
+        "lost": list(_lost(inputs.tokens)),
+        "windowed": task.WINDOWED,
         "training": _training(inputs),
         "tables": [_table(table) for table in inputs.details.get("tables", [])],
         "matrices": [
@@ -96,6 +104,16 @@ def _comparison(task: Any, inputs: Inputs) -> dict[str, Any] | None:
         inputs.predictions,
         inputs.baseline_predictions,
     )
+
+
+def _lost(tokens: Mapping[str, Any]) -> Iterator[str]:
+    """Lines on what of the targets no model learns, for a task that may lose any."""
+    for key, what in LOST.items():
+        splits = tokens.get("splits", {}).items()
+        counts = {name: split[key] for name, split in splits if key in split}
+        if counts:
+            told = ", ".join(f"{text.count(count)} ({name})" for name, count in counts.items())
+            yield f"{what}: {told if any(counts.values()) else 'none'}."
 
 
 def _finalize(value: Any) -> Any:

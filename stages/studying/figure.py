@@ -32,7 +32,10 @@ def svg(study: Study) -> str:
         for end in (mean.value, mean.low, mean.high)
         if end is not None
     ]
-    scale = ticks(max(0.0, min(ends)), min(1.0, max(ends)) if max(ends) > 1 else max(ends))
+    low, high = min(ends), max(ends)
+    if all(0 <= mean.value <= 1 for line in points.values() for _, mean in line):
+        low, high = max(0.0, low), min(1.0, high)  # a share: no interval need go beyond
+    scale = ticks(low, high)
     right, bottom = WIDTH - NAMES, HEIGHT - BOTTOM
     first, last = math.log(study.sizes[0]), math.log(study.sizes[-1])
 

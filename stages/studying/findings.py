@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.reporting.text import count, name, number
 from stages.studying import rules
-from stages.studying.comparing import Mean, at, best, cheapest
+from stages.studying.comparing import Mean, at, best, cheapest, difference
 from stages.studying.outcomes import Study
 
 
@@ -30,6 +30,7 @@ def found(study: Study, tolerance: float, rows: int) -> dict[str, Any]:
             key: {
                 "name": curve.name,
                 "trained_parameters": curve.trained,
+                "parameters_total": curve.total,
                 "examples": {str(size): value for size, value in curve.examples.items()},
                 "values": {
                     str(size): asdict(at(curve, size)) | {"each": list(of.values())}
@@ -87,6 +88,17 @@ def notes(study: Study) -> list[str]:
         "The best epoch is chosen on at most as many validation rows as there are training rows. "
         "Parameters are those of params.yaml for every size; none was searched for.",
     ]
+    for method, why in study.refused.items():
+        told.insert(0, f"Left out: {method}, for {why}.")
+    for title in study.incomparable:
+        told.insert(0, f"Left out: {title}, which has no {name(study.metric)}.")
+    few, all_of = study.curves.get("prompt"), study.curves.get("full")
+    both = sorted(few.values.keys() & all_of.values.keys()) if few and all_of else []
+    if any(difference(study, "prompt", "full", rows).mean.below(0) for rows in both):
+        told.append(
+            "Prompt tuning falls behind full training here. It is known to need models of billions "
+            "of parameters to equal it (Lester et al., 2021)."
+        )
     if study.left_out:
         sizes = ", ".join(map(count, study.left_out))
         told.insert(0, f"Left out, for the training split has fewer rows: {sizes}.")
@@ -104,12 +116,12 @@ def lines(study: Study, content: Mapping[str, Any], minutes: Mapping[str, Mappin
     width = max(len(title) for title in names.values())
     heads = "".join(f"{count(size):>14}" for size in study.sizes)
     told = [f"{name(study.metric)}, test split, by training rows"]
-    told.append(f"{'':{width}}{heads}{'trained':>12}")
+    told.append(f"{'':{width}}{heads}{'trained':>20}")
     for key, curve in study.curves.items():
         cells = "".join(
             f"{_cell(at(curve, size)) if size in curve.values else '–':>14}" for size in study.sizes
         )
-        told.append(f"{names[key]:{width}}{cells}{count(curve.trained):>12}")
+        told.append(f"{names[key]:{width}}{cells}{trained(curve.trained, curve.total):>20}")
     if any(minutes.values()):
         told.append("minutes a run, here")
         for key, of in minutes.items():
@@ -136,6 +148,13 @@ def crossing(one: Mapping[str, Any]) -> str:
         return "at no size measured" if value is None else f"from {count(value)} rows"
 
     return f"{one['name']}: {size(one['by_means'])} by the means, {size(one['shown'])} shown"
+
+
+def trained(parameters: int | None, total: int | None) -> str:
+    """`338,690 (1.47%)`, where the whole is known."""
+    if parameters is None or not total:
+        return count(parameters)
+    return f"{count(parameters)} ({100 * parameters / total:.3g}%)"
 
 
 def _cell(mean: Mean) -> str:

@@ -16,12 +16,13 @@ BASELINE = "baseline"
 @dataclass
 class Curve:
     """A method. `values` are those of the main metric on the test split, by rows and draw;
-    `trained` the trained parameters and `examples` the rows times epochs that training took, by
-    rows; None of a baseline."""
+    `trained` the trained parameters of `total`, and `examples` the rows times epochs that training
+    took, by rows; None of a baseline."""
 
     name: str
     values: dict[int, dict[int, float]] = field(default_factory=dict)
     trained: int | None = None
+    total: int | None = None
     examples: dict[int, int] = field(default_factory=dict)
 
 
@@ -30,7 +31,8 @@ class Study:
     """What a study measured.
 
     `curves` are by method, in the order given, the baseline first. `left_out` are the sizes that
-    the training split has too few rows for.
+    the training split has too few rows for, `refused` the methods that cannot do the task, with
+    the reason, and `incomparable` the names of what was not measured by the metric.
     """
 
     metric: str
@@ -38,6 +40,8 @@ class Study:
     left_out: list[int]
     test_rows: int
     curves: dict[str, Curve]
+    refused: dict[str, str] = field(default_factory=dict)
+    incomparable: list[str] = field(default_factory=list)
 
 
 def read(folder: Path, methods: Sequence[str], sizes: Sequence[int], draws: Sequence[int]) -> Study:
@@ -59,7 +63,7 @@ def read(folder: Path, methods: Sequence[str], sizes: Sequence[int], draws: Sequ
             problems.append(f"{file}: missing; `dvc repro` on the study's dvc.yaml makes it")
             continue
         outcome = read_json(file)
-        if not (isinstance(outcome, dict) and {"lacking", "test"} & set(outcome)):
+        if not (isinstance(outcome, dict) and {"lacking", "refused", "test"} & set(outcome)):
             problems.append(f"{file}: not the outcome of a trial; move it elsewhere")
             continue
         found[key] = outcome
@@ -72,23 +76,34 @@ def gathered(found: Mapping[tuple[str, int, int], Mapping[str, Any]]) -> Study:
     """Outcomes by method, rows and draw as a study.
 
     Raises:
-        UserError: the training split has too few rows for every size.
+        UserError: the training split has too few rows for every size, or no method can do the
+            task.
     """
-    measured = {key: outcome for key, outcome in found.items() if "lacking" not in outcome}
+    refused = {key[0]: one["refused"] for key, one in found.items() if "refused" in one}
+    measured = {key: outcome for key, outcome in found.items() if "test" in outcome}
+    trials = [outcome for key, outcome in measured.items() if key[0] != BASELINE]
+    if not trials and refused and measured:
+        raise UserError(*(f"study.method: {name}: {why}" for name, why in refused.items()))
     if not measured:
         raise UserError("no size of the study is as small as the training split; add one")
-    first = next(iter(measured.values()))
+    first = (trials or [*measured.values()])[0]
     metric = first["main_metric"]
+    others = [key for key, outcome in measured.items() if metric not in outcome["test"]]
+    incomparable = {key[0]: measured.pop(key).get("baseline", key[0]) for key in others}
     curves: dict[str, Curve] = {}
     for (method, rows, draw), outcome in measured.items():
         curve = curves.setdefault(method, Curve(outcome.get("baseline", method)))
         curve.values.setdefault(rows, {})[draw] = outcome["test"][metric]
         curve.trained = outcome.get("trained_parameters")
+        curve.total = outcome.get("parameters_total")
         if "examples" in outcome:
             curve.examples[rows] = outcome["examples"] if outcome["steps"] else 0
     sizes = _distinct(rows for _, rows, _ in measured)
-    left_out = [rows for rows in _distinct(rows for _, rows, _ in found) if rows not in sizes]
-    return Study(metric, sizes, left_out, first["rows"]["test"], curves)
+    lacking = [rows for (_, rows, _), outcome in found.items() if "lacking" in outcome]
+    left_out = [rows for rows in _distinct(lacking) if rows not in sizes]
+    return Study(
+        metric, sizes, left_out, first["rows"]["test"], curves, refused, [*incomparable.values()]
+    )
 
 
 def _distinct(values: Iterable[int]) -> list[int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.reporting import text
 from stages.studying import figure
-from stages.studying.findings import crossing
+from stages.studying.findings import crossing, trained
 from stages.studying.outcomes import Study
 
 FOLDERS = (Path(__file__).parent / "templates", Path(text.__file__).parent / "templates")
@@ -33,5 +33,6 @@ def render(study: Study, content: Mapping[str, Any]) -> str:
     environment.filters |= {
         "count": text.count, "interval": text.interval, "name": text.name, "crossing": crossing
     }  # fmt: skip
+    environment.globals["trained"] = trained
     template = environment.get_template("study.html.j2")
     return template.render(found=content, curves=Markup(figure.svg(study)))
