@@ -74,8 +74,11 @@ def run(params: Export, run: Run) -> dict[str, object]:
     model = weights.load(run)
     model.config.finetuning_task, model.config.finetuning_texts = run.task_name, roles
     model.config.finetuning_stride = results["tokens"]["parameters"].get("stride", 0)
+    completes = run.task.GENERATIVE and bool((evaluated["messages"] == "").all())
     if run.task.GENERATIVE:
         _configure(model, results)
+        model.config.finetuning_completes = completes
+    asked = card.FIRST_WORDS if completes else card.asked(run.task, roles)
     with replacing_folder("models/export") as folder:
         if run.method.PLAIN:
             model.save_pretrained(folder)
@@ -85,7 +88,7 @@ def run(params: Export, run: Run) -> dict[str, object]:
         _write_tokenizer(folder, results["tokens"]["max_length"])
         if run.task.GENERATIVE:
             _write_template(folder, results["tokens"]["template"])
-        text = card.render(params, run.task, labels, results, run.method.PLAIN)
+        text = card.render(params, run.task, labels, results, run.method.PLAIN, asked)
         (folder / "README.md").write_text(text, encoding="utf-8")
         own = ["response", "messages"] if run.task.GENERATIVE else []
         compared = parity.check(folder, evaluated, [*roles, *own])

@@ -163,6 +163,8 @@ def _written(
     from stages.training import generating
 
     rows = pd.DataFrame(task.ask(raw, model.labels))
+    if getattr(model.model.config, "finetuning_completes", False):
+        rows["messages"] = ""  # first words to go on with, no request
     examples = model.examples(rows)
     table = pa.table(examples.columns())
     decoding = generating.Decoding(**model.model.config.finetuning_decoding)

@@ -121,6 +121,14 @@ def test_the_card_is_what_the_hub_reads() -> None:
     assert results["accuracy"].dataset_split == "test"
 
 
+def test_the_card_shows_how_a_model_of_pairs_is_asked() -> None:
+    params, run = exporting.ready()
+    fabricate.write(Path())
+    asked = card.asked(run.task, ["text", "text_pair"])
+    text = card.render(params, run.task, exporting.LABELS, card.read(), asked=asked)
+    assert 'pipe({"text": "a text", "text_pair": "another"}, truncation=True)' in text
+
+
 def test_the_card_says_what_it_was_made_of() -> None:
     params, run = exporting.ready()
     content = fabricate.write(Path())

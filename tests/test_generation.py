@@ -491,6 +491,26 @@ def test_methods_with_weights_of_their_own_export_what_they_wrote(
     assert json.loads(capsys.readouterr().out)["response"] == row["predicted"]
 
 
+def test_a_model_of_plain_texts_goes_on_with_what_it_is_given(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [{"text": f"{word} {i} is here and there"} for i in range(20) for word in ("A", "B")]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    of = "tasks__generation__data__"
+    form: dict[str, Any] = {f"{of}{name}": None for name in ("instruction", "input", "output")}
+    form |= {f"{of}text": "text", f"{of}prompt_words": 3, "finetune__epochs": 4}
+    small = {"tokenize__max_length": 80, "evaluate__decoding__max_new_tokens": 12}
+    running.ready(inside, "generation", text, "rows.jsonl", **form, **small)
+    running.run("fetch_model", "prepare", "tokenize", "finetune", "evaluate", "baseline", "export")
+    rows = pd.read_parquet("results/predictions.parquet")
+    assert (rows["messages"] == "").all()
+    capsys.readouterr()
+    for row in rows.head(3).to_dict("records"):
+        assert __main__.main(["predict", row["prompt"]]) == 0
+        assert json.loads(capsys.readouterr().out)["response"] == row["predicted"]
+    assert 'pipe("the first words of a text"' in Path("models/export/README.md").read_text()
+
+
 def test_a_prompt_may_have_several_responses(inside: Path) -> None:
     lines = [{"prompt": f"say {i // 2}", "response": f"{i % 3}"} for i in range(60)]
     text = "".join(json.dumps(line) + "\n" for line in [*lines, lines[0]])

@@ -98,7 +98,7 @@ def test_says_what_no_model_learns(tmp_path: Path) -> None:
     change(tmp_path, "results/tokens.json", splits=splits)
     words = render(tmp_path).words
     told = ", ".join(f"{lost} ({name})" for name, lost in zip(splits, (0, 3, 12), strict=True))
-    assert f"reach no loss and count as missed: {told}." in words
+    assert f"Targets that no token or window holds, which count as missed: {told}." in words
     assert "Prompts cut at their beginning: none." in words
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from stages.errors import UserError
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
+TEXT, FIRST_WORDS = '"a text"', '"the first words of a text"'
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 FILES = ("base", "baseline", "data", "metrics", "tokens", "training")
 SOURCES = {
@@ -43,8 +44,21 @@ def read() -> dict[str, Any]:
     return found
 
 
+def asked(task: Any, roles: Sequence[str]) -> str:
+    """What the example of the model's use is given, as Python; of texts to go on with it is
+    `FIRST_WORDS`."""
+    if task.GENERATIVE:
+        return '[{"role": "user", "content": "a prompt"}]'
+    return '{"text": "a text", "text_pair": "another"}' if "text_pair" in roles else TEXT
+
+
 def render(
-    params: Any, task: Any, labels: list[str], results: Mapping[str, Any], plain: bool = True
+    params: Any,
+    task: Any,
+    labels: list[str],
+    results: Mapping[str, Any],
+    plain: bool = True,
+    asked: str = TEXT,
 ) -> str:
     """The card's text.
 
@@ -52,6 +66,7 @@ def render(
         params: section `export`.
         task: the task's module.
         results: as `read` gives them.
+        asked: what the example of its use is given; as Python.
         plain: transformers loads the folder as it is.
     """
     import jinja2
@@ -70,6 +85,7 @@ def render(
         **params.model_dump(),
         card_data=metadata(params, task, repo, measured).to_yaml().strip(),
         plain=plain,
+        asked=asked,
         base=base,
         base_repo=repo,
         source=SOURCES[base["source"]],

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MISTAKES = 10
 MISTAKE_CHARACTERS = 600
 LOST = {  # counts of results/tokens.json
-    "lost_targets": "Targets that no token stands for, which reach no loss and count as missed",
+    "lost_targets": "Targets that no token or window holds, which count as missed",
     "cut_prompts": "Prompts cut at their beginning",
     "cut_responses": "Responses cut before their end",
     "cut_target_tokens": "Tokens that were cut off responses, which nothing learns",
