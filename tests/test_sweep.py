@@ -156,7 +156,10 @@ def test_the_best_is_used_and_no_trial_runs_again(base: Project) -> None:
     project.set("sweep.strategy", "grid")
     project.set("sweep.parameters", parameters)
     text = (project.folder / "params.yaml").read_text()
-    project("python", "-m", "workflow", "sweep", "--engine", "dvc")
+    search = ("python", "-m", "workflow", "sweep", "--engine", "dvc")
+    assert "unrecognized arguments: --nosuch" in project(*search, "--", "--nosuch", code=254)
+    assert ran(project) == []
+    project(*search)
     assert len(ran(project)) == 3
     output = project("python", "-m", "workflow", "sweep", "--apply")
     assert "finetune.batch_size: 8, was 32" in output

@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m workflow sweep")
     parser.add_argument("--engine", choices=sorted(ENGINES), default="snakemake")
+    parser.add_argument("more", nargs="*", help="arguments of the engine, after --")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--plan", action="store_true", help="write the first round and run nothing")
     only.add_argument("--apply", action="store_true", help="write the best into params.yaml")
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
         print(f"round {number + 1} of {search.rounds(section)}: {len(trials)} trials", flush=True)
         if chosen.plan:
             return 0
-        if code := subprocess.run(ENGINES[chosen.engine], check=False).returncode:
+        if code := subprocess.run([*ENGINES[chosen.engine], *chosen.more], check=False).returncode:
             return code
     print((FOLDER / "best.yaml").read_text(encoding="utf-8"), end="")
     return 0
