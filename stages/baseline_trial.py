@@ -55,7 +55,8 @@ def run(params: Any, run: Run, job: Job) -> dict[str, object]:
             "overrides": dict(job.overrides),
             "main_metric": run.task.MAIN_METRIC,
             "rows": {"train": len(drawn), "test": len(test)},
-            "test": {key: float(value[0]) for key, value in metrics.items()},
+            # Not of a number are those that a baseline cannot have, such as a likelihood.
+            "test": {k: float(value[0]) for k, value in metrics.items() if np.isfinite(value[0])},
             "trial": job.trial.model_dump(),
             "baseline": name,
             "libraries": versions(LIBRARIES),

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stages import baseline_trial, check
 from stages.errors import UserError
 from stages.studying import comparing, figure, findings, outcomes, rules
 from stages.studying.comparing import Difference, mean
 from stages.studying.outcomes import Study
 from tests import project as projects
+from tests import running
 from tests.project import Project
 
 FILE = "workflow/studies/when_to_finetune/dvc.yaml"
@@ -279,6 +282,21 @@ def test_a_baseline_without_the_metric_is_left_out() -> None:
     of = outcomes.gathered({("baseline", 16, 0): copied, ("full", 16, 0): trained})
     assert of.metric == "log_likelihood" and list(of.curves) == ["full"]
     assert any("Left out: a copy, which has no" in note for note in findings.notes(of))
+
+
+def test_a_baseline_of_written_texts_has_the_metrics_that_it_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = [{"instruction": f"say {i}", "input": "", "output": f"{i % 3}"} for i in range(40)]
+    text = "".join(json.dumps(line) + "\n" for line in asked)
+    running.ready(tmp_path, "generation", text, "rows.jsonl")
+    running.run("fetch_model", "prepare")
+    params = check.load("params.yaml", {"trial.rows": 8})
+    job = baseline_trial.Job(Path("results/t.json"), {}, params.sections["trial"])
+    baseline_trial.run(params.sections["baseline"], params.run, job)
+    found = running.json_of("results/t.json")["test"]
+    assert "chrf" in found and "log_likelihood" not in found
 
 
 def test_prompt_tuning_that_falls_behind_is_explained() -> None:
