@@ -88,7 +88,8 @@ def run(params: Export, run: Run) -> dict[str, object]:
         _write_tokenizer(folder, results["tokens"]["max_length"])
         if run.task.GENERATIVE:
             _write_template(folder, results["tokens"]["template"])
-        text = card.render(params, run.task, labels, results, run.method.PLAIN, asked)
+        learnt = model.config.finetuning_learnt
+        text = card.render(params, run.task, labels, results, run.method.PLAIN, asked, learnt)
         (folder / "README.md").write_text(text, encoding="utf-8")
         own = ["response", "messages"] if run.task.GENERATIVE else []
         compared = parity.check(folder, evaluated, [*roles, *own])

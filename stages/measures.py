@@ -10,6 +10,8 @@ Shapes, unless said otherwise: target [n] holds class numbers, scores [n, k] pro
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from stages.tasks.base import Intervals
 
 BINS = 15  # of the calibration error, as in Guo et al.
+NO_SPAN = "(none)"
+WORST = 15  # mistaken spans in the report
 CLIP = float(np.finfo(np.float64).eps)  # least probability in the log loss, as in scikit-learn
 REASONS = dict.fromkeys(("roc_auc", "pr_auc"), "not defined where all rows have one label")
 REASONS |= dict.fromkeys(
@@ -355,26 +359,55 @@ def by_kind(intervals: Intervals, target: np.ndarray, names: list[str]) -> dict[
 
 def spans_confused(pairs: list[tuple[list[Any], list[Any]]], names: list[str]) -> dict[str, Any]:
     """The matrix of spans (label, begin, end): true label by the label given to the same words;
-    `(none)` where no span has just these.
+    `NO_SPAN` where no span has just these.
 
     Args:
         pairs: of each row the true spans and those given.
     """
     none = len(names)
-    index = {name: i for i, name in enumerate(names)}
+    index: dict[str | None, int] = {None: none, **{name: i for i, name in enumerate(names)}}
     counts = np.zeros((none + 1, none + 1), dtype=int)
-    for true, given in pairs:
-        labels = {place: index[label] for label, *place_ in true if (place := tuple(place_))}
-        found = {place: index[label] for label, *place_ in given if (place := tuple(place_))}
-        for place in labels | found:
-            counts[labels.get(place, none), found.get(place, none)] += 1
+    for pair in pairs:
+        for _, true, given in _placed(*pair):
+            counts[index[true], index[given]] += 1
     return {
         "title": "Confusion of spans",
         "rows": "true label",
         "columns": "given label",
-        "labels": [*names, "(none)"],
+        "labels": [*names, NO_SPAN],
         "values": counts.tolist(),
     }
+
+
+def spans_mistaken(
+    pairs: list[tuple[list[Any], list[Any]]], words: list[list[str]]
+) -> dict[str, Any]:
+    """The table of the spans that are wrong, by their words, the most frequent first.
+
+    Args:
+        pairs: of each row the true spans and those given, (label, first word, word after).
+        words: of each row.
+    """
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for pair, of in zip(pairs, words, strict=True):
+        for (start, end), true, given in _placed(*pair):
+            if true != given:
+                counts[" ".join(of[start:end]), true or NO_SPAN, given or NO_SPAN] += 1
+    worst = sorted(counts, key=lambda one: (-counts[one], one))[:WORST]
+    return {
+        "title": "Worst spans",
+        "columns": ["words", "true label", "given label", "times"],
+        "rows": [[*one, counts[one]] for one in worst],
+        "note": f"The most frequent mistakes, of {len(counts):,} different ones; {NO_SPAN}: no "
+        "span has just these words.",
+    }
+
+
+def _placed(true: list[Any], given: list[Any]) -> Iterator[tuple[Any, str | None, str | None]]:
+    """Each place that a row's spans have, with its true label and the given one."""
+    labels, found = ({(start, end): label for label, start, end in of} for of in (true, given))
+    for place in labels | found:
+        yield place, labels.get(place), found.get(place)
 
 
 def tally(groups: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:

@@ -3,7 +3,9 @@
     python -m stages predict "A text" "Another"
     python -m stages predict --file texts.txt        one text a line, UTF-8
     python -m stages predict --file rows.jsonl       the key `text` of the object on each line, and
-                                                     `text_pair` of a model of pairs
+                                                     `text_pair` of a model of pairs; of a model
+                                                     that answers `prompt`, `messages`, or
+                                                     `instruction` and perhaps `input`
     some-command | python -m stages predict          standard input, one text a line
 
 Each line holds `text`, the answer as the task gives it (such as `label` and `probabilities`) and
@@ -18,7 +20,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -40,7 +42,8 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Text:
-    """One line of the input: the task's texts as read, or why there are none."""
+    """One line of the input: the task's texts as read, or why there are none; of a model that
+    answers also `messages`, where the line had some."""
 
     texts: dict[str, str]
     reason: str = ""
@@ -93,7 +96,7 @@ def _predict(chosen: argparse.Namespace) -> None:
         task = plugins.load("tasks", model.task)
         as_json = bool(chosen.file) and Path(chosen.file).suffix.lower() in (".jsonl", ".ndjson")
         given: Iterable[bytes] = (text.encode(errors="surrogateescape") for text in chosen.text)
-        lines = _read(given if chosen.text else file, model.texts, as_json)
+        lines = _read(given if chosen.text else file, model.texts, as_json, _request(model, task))
         size = 1 if in_terminal else chosen.batch_size
         if in_terminal:
             print("one text a line, Ctrl-D ends:", file=sys.stderr)
@@ -106,29 +109,31 @@ def _predict(chosen: argparse.Namespace) -> None:
 def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dict[str, Any]]:
     """One object for each line of the batch."""
     form = chat.clean if task.GENERATIVE else normalise
-    clean = [[form(line.texts.get(role, "")) for role in model.texts] for line in batch]
+    clean = [{role: form(line.texts.get(role, "")) for role in model.texts} for line in batch]
     reasons = [
-        line.reason
-        or next(
-            (f"no {role}" for role, text in zip(model.texts, texts, strict=True) if not text), ""
-        )
+        line.reason or next((f"no {role}" for role, text in texts.items() if not text), "")
         for line, texts in zip(batch, clean, strict=True)
     ]
-    usable = [texts for texts, reason in zip(clean, reasons, strict=True) if not reason]
+    usable = [
+        texts | {"messages": line.texts.get("messages", "")} if task.GENERATIVE else texts
+        for line, texts, reason in zip(batch, clean, reasons, strict=True)
+        if not reason
+    ]
     found: Iterator[dict[str, Any]] = iter(())
     cut: Iterator[bool] = iter(())
     if usable:
-        raw = {
-            role: list(of) for role, of in zip(model.texts, zip(*usable, strict=True), strict=True)
-        }
+        raw = {role: [texts[role] for texts in usable] for role in usable[0]}
         way = _written if task.GENERATIVE else _in_windows if task.WINDOWED else _cut
         known, truncated = way(model, task, raw)
         found, cut = iter(known), iter(truncated)
+    read = [
+        {role: line.texts[role] for role in model.texts if role in line.texts} for line in batch
+    ]
     return [
-        {**line.texts, task.TARGET: None, "reason": reason}
+        {**texts, task.TARGET: None, "reason": reason}
         if reason
-        else {**line.texts, **next(found), "truncated": next(cut)}
-        for line, reason in zip(batch, reasons, strict=True)
+        else {**texts, **next(found), "truncated": next(cut)}
+        for texts, reason in zip(read, reasons, strict=True)
     ]
 
 
@@ -163,7 +168,7 @@ def _written(
     from stages.training import generating
 
     rows = pd.DataFrame(task.ask(raw, model.labels))
-    if getattr(model.model.config, "finetuning_completes", False):
+    if _completes(model):
         rows["messages"] = ""  # first words to go on with, no request
     examples = model.examples(rows)
     table = pa.table(examples.columns())
@@ -184,7 +189,33 @@ def _open(path: str) -> Any:
         ) from None
 
 
-def _read(lines: Iterable[bytes], roles: list[str], as_json: bool) -> Iterator[Text]:
+def _completes(model: inference.Exported) -> bool:
+    """Does the model go on with plain texts, rather than answer what it is asked?"""
+    return bool(getattr(model.model.config, "finetuning_completes", False))
+
+
+Request = Callable[[Mapping[str, Any]], dict[str, str]]
+
+
+def _request(model: inference.Exported, task: Any) -> Request:
+    """How the texts are read from an object; a ValueError says why there are none."""
+    if task.GENERATIVE and not _completes(model):
+        found: Request = task.request
+        return found
+
+    def texts(value: Mapping[str, Any]) -> dict[str, str]:
+        known = {role: value[role] for role in model.texts if isinstance(value.get(role), str)}
+        missing = next((role for role in model.texts if role not in known), None)
+        if missing:
+            raise ValueError(f"no key {missing!r} that holds a text")
+        return known
+
+    return texts
+
+
+def _read(
+    lines: Iterable[bytes], roles: list[str], as_json: bool, request: Request
+) -> Iterator[Text]:
     """A `Text` for each line, none left out. Memory is bounded by the longest line."""
     if len(roles) > 1 and not as_json:
         raise UserError(
@@ -199,18 +230,25 @@ def _read(lines: Iterable[bytes], roles: list[str], as_json: bool) -> Iterator[T
             shown = line.decode(errors="replace")
             yield Text({} if as_json else {roles[0]: shown}, "undecodable bytes: not UTF-8")
             continue
-        yield _object(text, roles) if as_json else Text({roles[0]: text})
+        yield _object(text, roles, request) if as_json else Text({roles[0]: text})
 
 
-def _object(line: str, roles: list[str]) -> Text:
+def _object(line: str, roles: list[str], request: Request) -> Text:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return Text({}, "not JSON" if line.strip() else f"no {roles[0]}")
     if not isinstance(value, dict):
         return Text({}, "not JSON: no object in braces")
-    texts = {role: value[role] for role in roles if isinstance(value.get(role), str)}
-    if any("\ud800" <= letter <= "\udfff" for text in texts.values() for letter in text):
+    try:
+        texts = request(value)
+    except ValueError as error:
+        return Text({role: value[role] for role in roles if _is_text(value.get(role))}, str(error))
+    if not all(map(_is_text, texts.values())):
         return Text({}, "half of a surrogate pair, which is no text")
-    missing = next((role for role in roles if role not in texts), None)
-    return Text(texts, f"no key {missing!r} that holds a text" if missing else "")
+    return Text(texts)
+
+
+def _is_text(value: Any) -> bool:
+    """A string that UTF-8 can hold."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -181,7 +181,7 @@ def windowed(
     roles = present(task.TEXTS, rows.columns)
     texts = rows[roles].to_numpy().tolist()
     found = windows.make(tokenizer, texts, params.max_length, params.stride)
-    more, lost = task.align(rows, labels, found)
+    more, reached = task.align(rows, labels, found)
     columns = {
         "input_ids": pa.LargeListArray.from_arrays(found.offsets, found.ids),
         "row": pa.array(found.row),
@@ -196,7 +196,7 @@ def windowed(
     )
     lengths = np.bincount(found.row, sizes + outside * first).astype(np.int64)
     counts = _counts(lengths, lengths, found.ids, _unknown_id(tokenizer))
-    return pa.table(columns), counts | {"windows": len(found.row), "lost_targets": lost}
+    return pa.table(columns), counts | {"windows": len(found.row)} | reached
 
 
 def _told(tokenizer: Tokenizer, params: Tokenize, chat: dict[str, Any]) -> dict[str, Any]:

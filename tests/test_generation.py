@@ -147,14 +147,33 @@ def test_columns_of_two_forms_are_refused() -> None:
 # ---------------------------------------------------------------- tokens and loss
 
 
-@pytest.mark.parametrize("template", [chat.PLAIN, tiny.CHATML])
+MARKED = (
+    "{%- for message in messages %}\n{%- if message['role'] == 'assistant' %}\n"
+    "  {% generation %}\n{{ message['content'] }}\n  {%- endgeneration %}\n{%- else %}\n"
+    "{{ message['role'] }}: {{ message['content'] }}\n{% endif %}\n{%- endfor %}"
+)
+"""With the block that tells training what the assistant says."""
+
+
+def test_a_template_that_writes_the_date_is_refused() -> None:
+    """But where it has another date for those that give none, as Llama's."""
+    dated = "{{ strftime_now('%d') }}"
+    kind = f"{{% if strftime_now is defined %}}{dated}{{% else %}}26{{% endif %}}"
+    messages = [{"role": "user", "content": "a"}]
+    assert chat.render(kind, messages, {}, prompting=True) == "26"
+    with pytest.raises(UserError, match=r"the day's date .* tokenize.chat_template: plain"):
+        chat.render(dated, messages, {}, prompting=True)
+
+
+@pytest.mark.parametrize("template", [chat.PLAIN, tiny.CHATML, MARKED])
 def test_prompts_are_those_of_transformers(template: str, tmp_path: Path) -> None:
     tiny.make_causal(tmp_path, template=template)
     about = chat.of_base(tmp_path)
     assert about["template"] == template and about["causal"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for messages in ([{"role": "user", "content": "é <b> 'q'"}],
-                     [{"role": "system", "content": "s"}, {"role": "user", "content": "a\nb"}]):  # fmt: skip
+                     [{"role": "system", "content": "s"}, {"role": "user", "content": "a\nb"},
+                      {"role": "assistant", "content": "c\n d"}]):  # fmt: skip
         for prompting in (True, False):
             theirs = tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=prompting

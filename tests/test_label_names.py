@@ -41,7 +41,12 @@ def content(several: bool) -> str:
 
 @pytest.mark.parametrize(
     ("task", "order"),
-    [("classification", []), ("classification", NAMES[::-1]), ("multilabel", NAMES)],
+    [
+        ("classification", []),
+        ("classification", NAMES[::-1]),
+        ("multilabel", NAMES),
+        ("multilabel", NAMES[::-1]),
+    ],
 )
 def test_names_survive(
     task: str, order: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

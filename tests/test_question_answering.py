@@ -198,6 +198,43 @@ def test_answers_in_long_contexts_come_back_from_their_windows(tokenizer: Any) -
     assert task.scores(logits, examples, [], {}).min() == 1.0
 
 
+SENTENCES = {
+    "zh": ("去年东京下了一场大雪，", "今年东京没有下雪。", "东京"),
+    "ar": ("وُلِدَ محمّد في القاهرة ", "وعاد محمّد إلى بيته ", "محمّد"),
+    "th": ("กรุงเทพเป็นเมืองหลวง ", "คนชอบกรุงเทพมาก ", "กรุงเทพ"),
+}
+
+
+@pytest.mark.parametrize("script", SENTENCES)
+def test_long_contexts_of_any_script_come_back_from_their_windows(script: str) -> None:
+    """By tokens that are bytes, several a character; the answer's words occur all over."""
+    from tokenizers import decoders, models, pre_tokenizers, processors
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {piece: i for i, piece in enumerate(["<s>", "</s>", *letters])}
+    bytewise = Tokenizer(models.BPE(vocabulary, []))
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytewise.decoder = decoders.ByteLevel()
+    bytewise.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
+    first, second, answer = SENTENCES[script]
+    context = normalise((first + second) * 6)
+    starts = [i for i in range(len(context)) if context.startswith(normalise(answer), i)]
+    assert len(starts) >= 12
+    rows = frame([(context, [(normalise(answer), start)]) for start in starts])
+    examples, counts = table(bytewise, rows, max_length=110, stride=40)
+    assert counts["lost_targets"] == 0 and counts["windows"] > 2 * len(starts)
+    decided = task.decide(certain(examples), examples, [], {})
+    assert [*map(json.loads, decided)] == [*map(json.loads, rows["answers"])]
+
+
+def test_further_answers_are_counted(tokenizer: Any) -> None:
+    rows = frame([("the film is good", [("film", 4), ("good", 12)]), ("bad phone", [])])
+    _, counts = table(tokenizer, rows)
+    assert counts["further_answers"] == 1 and counts["lost_targets"] == 0
+    written = rows["answers"].tolist()
+    assert [task.readable(one, {}) for one in written] == ["film / good", "(no answer)"]
+
+
 def test_an_answer_longer_than_what_windows_share_is_counted_as_lost(tokenizer: Any) -> None:
     context = " ".join(["good film"] * 20)
     _, counts = table(tokenizer, frame([(context, [(context[5:80], 5)])]))

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,11 @@ import pandas as pd
 import pytest
 
 from stages import plugins, predict
+from stages.artifacts import read_arrow
+from stages.common.prompts import NO_GOAL
 from stages.exporting import inference
+from stages.tasks.token_classification import NO_LOSS
+from stages.training.batching import Rows
 from tests import running
 from tests.running import json_of, words
 
@@ -126,6 +132,109 @@ def test_the_report_is_whole(done: tuple[str, Path]) -> None:
     html = Path("results/report.html").read_text(encoding="utf-8")
     assert html.count("<section") == html.count("</section>") >= 6
     assert "NaN" not in html and "None" not in html
+
+
+def reached(task: str, part: dict[str, Any]) -> int:
+    """Targets that a part of a batch brings to the loss."""
+    if task == "token_classification":
+        return int((part["tag"] != NO_LOSS).sum())
+    if task == "question_answering":
+        return int((part["begin"] > 0).sum())
+    if task == "generation":
+        return int((part["goal"] != NO_GOAL).sum())
+    return int(part["target"].sum()) if task == "multilabel" else len(part["target"])
+
+
+def given(task: str, rows: pd.DataFrame) -> int:
+    """Targets of prepared rows."""
+    if task == "token_classification":
+        return sum(len(json.loads(of)) for of in rows["tags"])
+    if task == "question_answering":
+        return int((rows["answers"] != "[]").sum())
+    if task == "generation":  # its tokens are bytes, and one ends it
+        return sum(len(text.encode()) + 1 for text in rows["response"])
+    return sum(len(json.loads(of)) for of in rows["labels"]) if task == "multilabel" else len(rows)
+
+
+def test_no_target_is_lost_in_silence(done: tuple[str, Path]) -> None:
+    """What the raw file has reaches the loss in each epoch, or is counted as lost or rejected."""
+    task = done[0]
+    kept = 0
+    for split in ("train", "validation", "test"):
+        rows = pd.read_parquet(f"data/prepared/{split}.parquet")
+        kept += len(rows)
+        table = read_arrow(f"data/tokenized/{split}.arrow")
+        counts = json_of("results/tokens.json")["splits"][split]
+        parts = Rows(table, 0, 2)[np.arange(len(table))]
+        found = sum(reached(task, part) for part in parts)
+        lost = counts.get("lost_targets", 0) + counts.get("cut_target_tokens", 0)
+        assert found > 0 and (found == given(task, rows) - lost or task == "question_answering")
+        if task == "question_answering":  # an answer may be whole in two windows
+            answers = np.array(table["row"])[np.array(table["begin"]) > 0]
+            assert len(set(answers.tolist())) == given(task, rows) - lost
+    assert kept + len(pd.read_parquet("data/prepared/rejected.parquet")) == ROWS
+
+
+def test_the_report_tells_targets_as_people_read_them(done: tuple[str, Path]) -> None:
+    html = Path("results/report.html").read_text(encoding="utf-8")
+    listed = re.findall(r"labelled <b><bdi>(.*?)</bdi>", html)
+    if done[0] == "question_answering":
+        assert any("(no answer)" in one for one in listed)
+        assert "Answers beside the first of a question" in html
+    if done[0] == "token_classification":
+        assert "Worst spans" in html and any(re.search(r"\w \(\w+\)", one) for one in listed)
+    assert not any("[" in one or "{" in one for one in listed)
+
+
+def test_the_card_tells_what_was_tuned(done: tuple[str, Path]) -> None:
+    card = Path("models/export/README.md").read_text(encoding="utf-8")
+    learnt = json_of("models/export/config.json")["finetuning_learnt"]
+    told = {"multilabel": "thresholds", "question_answering": "margin"}.get(done[0])
+    assert ("tuned on the validation" in " ".join(card.split())) == bool(told)
+    for value in learnt[told] if told else ():
+        assert f"{value:.4g}" in card
+
+
+@pytest.mark.parametrize("done", ["generation"], indirect=True)
+def test_what_is_asked_is_read_in_every_form_of_training(done: tuple[str, Path]) -> None:
+    say = [{"role": "user", "content": "good 1 ?"}, {"role": "assistant", "content": "it is"}]
+    lines: list[dict[str, Any]] = [
+        {"prompt": "good 1 ?"},
+        {"instruction": "good", "input": "1 ?"},
+        {"messages": [*say, {"role": "user", "content": "why ?"}]},
+        {"messages": say},
+        {"messages": [{"role": "usr", "content": "a"}]},
+        {"instruction": 5},
+        {"text": "a"},
+    ]
+    Path("asked.jsonl").write_text(_lines(lines), encoding="utf-8")
+    out = subprocess.run(
+        [sys.executable, "-m", "stages", "predict", "--file", "asked.jsonl"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [one["prompt"] for one in found[:3]] == [
+        "good 1 ?", "good\n\n1 ?", "user: good 1 ?\nassistant: it is\nuser: why ?",
+    ]  # fmt: skip
+    assert all(isinstance(one["response"], str) for one in found[:3])
+    assert [one["reason"] for one in found[3:]] == [
+        "no prompt: the last message is not the user's",
+        "unknown role 'usr' of message 1; did you mean 'user'?",
+        "no key 'instruction' that holds a text",
+        "no key 'prompt', 'instruction' or 'messages'",
+    ]
+    model = inference.load("models/export")
+    rows = pd.DataFrame(
+        {
+            "prompt": [""],
+            "response": [""],
+            "messages": [json.dumps([*say, {"role": "user", "content": "why ?"}])],
+        }
+    )
+    asked = model.tokenizer.decode(model.examples(rows).ids, skip_special_tokens=True)
+    assert "it is" in asked and asked.index("good 1 ?") < asked.index("why ?"), "all turns are read"
 
 
 def test_answers_are_those_that_were_evaluated(done: tuple[str, Path]) -> None:

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from stages import measures, tokenize, windows
 from stages.common import tagging
+from stages.errors import UserError
 from stages.preparing import conll
 from stages.preparing.normalising import normalised
 from stages.statistics import bootstrap, once
@@ -174,6 +175,20 @@ def test_an_unknown_label_is_named() -> None:
     ]  # fmt: skip
 
 
+def test_entities_are_no_plain_tags() -> None:
+    """They would be scored word by word under the name of another number."""
+    plain = task.Data(
+        text=None, entities=None, tokens="tokens", tags="tags", scheme="plain", labels=LABELS
+    )
+    rows = pd.DataFrame({"tags": ['["O"]']})
+    with pytest.raises(
+        UserError, match=r"data.scheme: got 'plain', but the labels O, B-a-b, I-a-b"
+    ):
+        task.labels(rows, plain)
+    others = plain.model_copy(update={"labels": LABELS[::-1]})
+    assert task.labels(rows, others) == LABELS[::-1]
+
+
 def frame(texts: list[str]) -> pd.DataFrame:
     """Each word has the tag of its first letter."""
     rows = task.ask({"text": texts}, ["O"])
@@ -256,7 +271,12 @@ def test_details_say_what_was_taken_for_what() -> None:
     gold = [["B-per", "I-per", "O", "B-a-b"], ["O", "O"]]
     given = [["B-a-b", "I-a-b", "O", "O"], ["O", "B-per"]]
     rows = pd.DataFrame(
-        {"tags": [json.dumps(of) for of in gold], "predicted": [json.dumps(of) for of in given]}
+        {
+            "text": ["Anna Lee met Rome", "Bob met"],
+            "words": [json.dumps([0, 4, 5, 8, 9, 12, 13, 17]), json.dumps([0, 3, 4, 7])],
+            "tags": [json.dumps(of) for of in gold],
+            "predicted": [json.dumps(of) for of in given],
+        }
     )
     target, scores = task.targets(rows, LABELS), task.measured(gold, given, LABELS)
     found = task.details(
@@ -271,6 +291,15 @@ def test_details_say_what_was_taken_for_what() -> None:
     assert matrix["labels"] == ["a-b", "per", "(none)"]
     assert matrix["values"] == [[0, 0, 1], [1, 0, 0], [0, 1, 0]]
     assert found["tables"][0]["rows"][0][:2] == ["a-b", 1]
+    assert found["tables"][1]["rows"] == [
+        ["Anna Lee", "per", "a-b", 1], ["Rome", "a-b", "(none)", 1], ["met", "(none)", "per", 1],
+    ]  # fmt: skip
+    read = [
+        task.readable(row[of], row)
+        for of in ("tags", "predicted")
+        for row in [dict(row) for _, row in rows.iterrows()]
+    ]
+    assert read == ["Anna Lee (per); Rome (a-b)", "(none)", "Anna Lee (a-b)", "met (per)"]
     assert task.right(target, scores).tolist() == [False, False]
     assert task.severity(target, scores)[1].tolist() == [3, 1]
 

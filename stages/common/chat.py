@@ -97,6 +97,8 @@ def render(
         return text
     except (TemplateError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
+        if "'strftime_now' is undefined" in reason:
+            reason = "writes the day's date (strftime_now), so that no result could be repeated"
         raise UserError(
             f"chat template of the base: {reason}; write tokenize.chat_template: plain in "
             "params.yaml, or mend the rows' messages"
@@ -105,8 +107,23 @@ def render(
 
 @cache
 def _compiled(template: str) -> Any:
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, nodes
+    from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """The block that transformers' templates put around what the assistant says: its body."""
+
+        tags = {"generation"}  # noqa: RUF012  the library's own attribute
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            call = self.call_method("_body")
+            return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+        def _body(self, caller: Any) -> Any:
+            return caller()
 
     def refuse(message: str) -> NoReturn:
         raise TemplateError(message)
@@ -115,7 +132,7 @@ def _compiled(template: str) -> Any:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
     environment.filters["tojson"] = written
     environment.globals["raise_exception"] = refuse

@@ -123,6 +123,11 @@ def no_arguments(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {}
 
 
+def as_it_is(target: str, row: Mapping[str, Any]) -> str:
+    """`Task.readable` where targets are labels, numbers or texts."""
+    return target
+
+
 def all_logits(logits: torch.Tensor, part: dict[str, torch.Tensor]) -> torch.Tensor:
     """`Task.kept` where these are few."""
     return logits

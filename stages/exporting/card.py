@@ -59,6 +59,7 @@ def render(
     results: Mapping[str, Any],
     plain: bool = True,
     asked: str = TEXT,
+    learnt: Mapping[str, Sequence[float]] | None = None,
 ) -> str:
     """The card's text.
 
@@ -68,6 +69,7 @@ def render(
         results: as `read` gives them.
         asked: what the example of its use is given; as Python.
         plain: transformers loads the folder as it is.
+        learnt: what the answers take beside the weights; see stages/tasks/base.py.
     """
     import jinja2
 
@@ -94,6 +96,7 @@ def render(
         hub_task=task.HUB_TASK,
         windowed=task.WINDOWED,
         labels=labels,
+        learnt=learnt or {},
         max_length=results["tokens"]["max_length"],
         rows=measured["rows"],
         split=measured["split"],

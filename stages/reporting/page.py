@@ -21,6 +21,8 @@ MISTAKES = 10
 MISTAKE_CHARACTERS = 600
 LOST = {  # counts of results/tokens.json
     "lost_targets": "Targets that no token or window holds, which count as missed",
+    "further_answers": "Answers beside the first of a question, which count as right and are not "
+    "learnt",
     "cut_prompts": "Prompts cut at their beginning",
     "cut_responses": "Responses cut before their end",
     "cut_target_tokens": "Tokens that were cut off responses, which nothing learns",
@@ -250,8 +252,10 @@ def _mistakes(task: Any, inputs: Inputs) -> dict[str, Any]:
                 "text": text.clip(words, MISTAKE_CHARACTERS),
                 "characters": len(words),
                 "clipped": len(words) > MISTAKE_CHARACTERS,
-                "label": text.clip(str(row[task.TARGET]), MISTAKE_CHARACTERS),
-                "predicted": text.clip(str(row["predicted"]), MISTAKE_CHARACTERS),
+                **{
+                    name: text.clip(task.readable(str(row[of]), row), MISTAKE_CHARACTERS)
+                    for name, of in (("label", task.TARGET), ("predicted", "predicted"))
+                },
             }
         )
     count = None if right is None else len(wrong)

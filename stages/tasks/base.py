@@ -21,7 +21,7 @@ Words used here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -118,9 +118,10 @@ class Task(Protocol):
 
     def align(
         self, rows: pd.DataFrame, labels: list[str], windows: Windows
-    ) -> tuple[dict[str, pa.Array], int]:
-        """Of a windowed task: further columns of the examples, and how many of the targets no
-        token stands for, so that they reach no loss and count as missed."""
+    ) -> tuple[dict[str, pa.Array], dict[str, int]]:
+        """Of a windowed task: further columns of the examples, and counts of targets that reach no
+        loss, for results/tokens.json: `lost_targets` no token stands for, so they count as
+        missed."""
 
     # Of finetune.
 
@@ -189,9 +190,22 @@ class Task(Protocol):
     ) -> list[str]:
         """The predicted target of each row, written as `TARGET` is."""
 
+    def readable(self, target: str, row: Mapping[str, Any]) -> str:
+        """A target, true or predicted, as people read it: for the report's list of the worst.
+
+        Args:
+            row: the prepared row."""
+
     def judged(self, rows: pd.DataFrame, texts: list[str]) -> np.ndarray:
         """Of a task with `GENERATIVE`: numbers [rows, m] that compare the texts that a model wrote
         with the targets; they follow those of `scores`."""
+
+    def request(self, value: Mapping[str, Any]) -> dict[str, str]:
+        """Of a task with `GENERATIVE`: what `ask` takes of one row, from an object of JSON in any
+        of the forms that training rows have.
+
+        Raises:
+            ValueError: there is nothing asked for, and why."""
 
     def ask(self, raw: Raw, labels: list[str]) -> dict[str, list[str]]:
         """Of a windowed or generative task: the columns of rows whose targets are not known, from

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,22 +116,31 @@ def read(
 def _turns(row: dict[str, str]) -> tuple[list[dict[str, str]], str]:
     """The messages before the response, and it."""
     if "messages" in row:
-        return _chat(row["messages"])
-    if "prompt" in row:
-        asked, answered = row["prompt"], row["response"]
-    else:
-        asked = "\n\n".join(filter(None, (row["instruction"], row.get("input", ""))))
-        answered = row["output"]
-        if not row["instruction"]:
-            raise ValueError("no instruction")
-    if not asked:
-        raise ValueError("no prompt")
-    if not answered:
+        turns = _messages(row["messages"])
+        if not turns or turns[-1]["role"] != "assistant":
+            raise ValueError("no response: the last message is not the assistant's")
+        if not any(turn["role"] == "user" for turn in turns[:-1]):
+            raise ValueError("no prompt: no message of the user before the last")
+        return turns[:-1], turns[-1]["content"]
+    asked = _asked(row)
+    if not (answered := row["response" if "prompt" in row else "output"]):
         raise ValueError("no response")
     return [{"role": "user", "content": asked}], answered
 
 
-def _chat(text: str) -> tuple[list[dict[str, str]], str]:
+def _asked(row: Mapping[str, str]) -> str:
+    if "prompt" in row:
+        asked = row["prompt"]
+    elif not row["instruction"]:
+        raise ValueError("no instruction")
+    else:
+        asked = "\n\n".join(filter(None, (row["instruction"], row.get("input", ""))))
+    if not asked:
+        raise ValueError("no prompt")
+    return asked
+
+
+def _messages(text: str) -> list[dict[str, str]]:
     try:
         values = json.loads(text) if text else []
     except ValueError:
@@ -151,11 +161,7 @@ def _chat(text: str) -> tuple[list[dict[str, str]], str]:
             what = "no response" if number == len(values) else f"message {number} is empty"
             raise ValueError(what)
         turns.append({"role": role, "content": clean})
-    if not turns or turns[-1]["role"] != "assistant":
-        raise ValueError("no response: the last message is not the assistant's")
-    if not any(turn["role"] == "user" for turn in turns[:-1]):
-        raise ValueError("no prompt: no message of the user before the last")
-    return turns[:-1], turns[-1]["content"]
+    return turns
 
 
 def _told(turns: list[dict[str, str]]) -> str:
@@ -174,12 +180,34 @@ def _parted(text: str, words: int) -> tuple[str, str]:
     return found[0], text[found.end() :]
 
 
+def request(value: Mapping[str, Any]) -> dict[str, str]:
+    """Of `messages` that end with the user's, of `instruction` and perhaps `input`, or of
+    `prompt`."""
+    if "messages" in value:
+        turns = _messages(json.dumps(value["messages"], ensure_ascii=False))
+        if not turns or turns[-1]["role"] != "user":
+            raise ValueError("no prompt: the last message is not the user's")
+        messages = json.dumps(turns, ensure_ascii=False)
+        return {"prompt": _told(turns), "messages": messages}
+    names = ("prompt",) if "prompt" in value else ("instruction", "input")
+    row = {name: value[name] for name in names if value.get(name) is not None}
+    if not row:
+        raise ValueError("no key 'prompt', 'instruction' or 'messages'")
+    for name, text in row.items():
+        if not isinstance(text, str):
+            raise ValueError(f"no key {name!r} that holds a text")
+    clean = {name: chat.clean(text) for name, text in row.items()}
+    return {"prompt": _asked({"instruction": "", **clean})}
+
+
 def ask(raw: Raw, labels: list[str]) -> dict[str, list[str]]:
-    turns = [[{"role": "user", "content": text}] for text in raw["prompt"]]
+    """The prompts, by `messages` where they have some."""
+    turns = [json.dumps([{"role": "user", "content": text}]) for text in raw["prompt"]]
+    given = raw.get("messages", turns)
     return {
         "prompt": raw["prompt"],
         "response": [""] * len(turns),
-        "messages": [json.dumps(of, ensure_ascii=False) for of in turns],
+        "messages": [own or plain for own, plain in zip(given, turns, strict=True)],
     }
 
 
@@ -224,6 +252,7 @@ logits = texts.logits
 learn = texts.learn_nothing
 settle = texts.settle_nothing
 fold = texts.fold_nothing
+readable = texts.as_it_is
 
 
 def arguments(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ given where its probability reaches a threshold that is tuned on the validation 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -227,6 +228,10 @@ def decide(
     logits: np.ndarray, examples: pa.Table | None, labels: list[str], learnt: Learnt
 ) -> list[str]:
     return _names(scores(logits, examples, labels, learnt), labels)
+
+
+def readable(target: str, row: Mapping[str, Any]) -> str:
+    return ", ".join(json.loads(target)) or "(none)"
 
 
 def answers(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,11 +148,13 @@ def targets(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
     return (rows["answers"] != "[]").to_numpy(dtype=np.int32)
 
 
-def align(rows: pd.DataFrame, labels: list[str], windows: Windows) -> tuple[dict[str, Any], int]:
+def align(
+    rows: pd.DataFrame, labels: list[str], windows: Windows
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Of each example `begin` and `end`: the tokens where the first answer begins and ends, or 0
     for both where it is not whole in the window; of each token `chars` and `chars_end`: what it
     stands for in the context; of the first example of a row its `context` and `answers`. And how
-    many answers are whole in no window."""
+    many first answers are whole in no window, and how many answers there are beside the first."""
     import pyarrow as pa
 
     bounds = np.zeros((len(windows.row), 2), dtype=np.int32)
@@ -180,7 +183,9 @@ def align(rows: pd.DataFrame, labels: list[str], windows: Windows) -> tuple[dict
         "chars_end": pa.LargeListArray.from_arrays(windows.offsets, windows.spans[:, 1].copy()),
         **{name: pa.array(values, pa.string()) for name, values in own.items()},
     }
-    return found_columns, sum(map(bool, answers)) - len(reached)
+    first = sum(map(bool, answers))
+    counts = {"lost_targets": first - len(reached)}
+    return found_columns, counts | {"further_answers": sum(map(len, answers)) - first}
 
 
 def _tokens(spans: np.ndarray, answer: dict[str, Any]) -> tuple[int, int] | None:
@@ -351,6 +356,10 @@ def decide(
 ) -> list[str]:
     assert examples is not None
     return [json.dumps(one, ensure_ascii=False) for one in _given(logits, examples, learnt)[0]]
+
+
+def readable(target: str, row: Mapping[str, Any]) -> str:
+    return " / ".join(dict.fromkeys(one["text"] for one in json.loads(target))) or "(no answer)"
 
 
 def answers(

@@ -96,6 +96,7 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 logits = texts.logits
 arguments = texts.no_arguments
 kept = texts.all_logits
+readable = texts.as_it_is
 settle = texts.settle_nothing
 
 

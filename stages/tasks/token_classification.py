@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -204,7 +204,14 @@ def labels(rows: pd.DataFrame, data: Data) -> list[str]:
     if data.scheme == "plain":
         if len(tags) > texts.MANY_LABELS and len(tags) > len(rows):
             raise UserError(f"column {data.tags!r} has {len(tags)} different tags; name another")
-        return list(data.labels) or sorted(tags)
+        names = list(data.labels) or sorted(tags)
+        if len(names) > 1 and _spelt(names):
+            raise UserError(
+                "params.yaml: tasks.token_classification.data.scheme: got 'plain', but the labels "
+                f"{', '.join(names[:3])} ... spell entities; write iob2, and their names alone in "
+                "labels"
+            )
+        return names
     kinds = list(data.labels) or sorted({tag[2:] for tag in tags - {tagging.OUTSIDE}})
     return [tagging.OUTSIDE, *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
 
@@ -273,7 +280,9 @@ def targets(rows: pd.DataFrame, labels: list[str]) -> np.ndarray:
     return _counts(_tags(rows), labels)
 
 
-def align(rows: pd.DataFrame, labels: list[str], windows: Windows) -> tuple[dict[str, Any], int]:
+def align(
+    rows: pd.DataFrame, labels: list[str], windows: Windows
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Of each token, `word`: the number in its row of the word that it is the first of, and `tag`,
     that word's; of the first example of a row, `gold`: all of its tags. And how many words no
     token stands for, such as of characters that the tokenizer drops."""
@@ -298,7 +307,7 @@ def align(rows: pd.DataFrame, labels: list[str], windows: Windows) -> tuple[dict
         "tag": pa.LargeListArray.from_arrays(windows.offsets, tag),
         "gold": pa.array(lists, pa.list_(pa.int32())),
     }
-    return columns, sum(map(len, gold)) - reached
+    return columns, {"lost_targets": sum(map(len, gold)) - reached}
 
 
 def _words_of(
@@ -405,6 +414,15 @@ def decide(
     return [json.dumps(of, ensure_ascii=False) for of in _decided(logits, examples, labels)]
 
 
+def readable(target: str, row: Mapping[str, Any]) -> str:
+    """The entities; or where no tag spells one, each word with its tag."""
+    tags, words = json.loads(target), _words(row["text"], row["words"])
+    if any(tag != tagging.OUTSIDE and tag[:2] not in ("B-", "I-") for tag in tags):
+        return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
+    told = [f"{' '.join(words[start:end])} ({kind})" for kind, start, end in tagging.entities(tags)]
+    return "; ".join(told) or "(none)"
+
+
 def answers(
     logits: np.ndarray,
     examples: pa.Table | None,
@@ -483,13 +501,14 @@ def details(
     rows: pd.DataFrame,
 ) -> dict[str, list[dict[str, Any]]]:
     names = kinds(labels)
-    pairs = zip(_tags(rows), map(json.loads, rows["predicted"]), strict=True)
-    confused = measures.spans_confused(
-        [(_units(true, labels), _units(found, labels)) for true, found in pairs], names
-    )
+    tags = zip(_tags(rows), map(json.loads, rows["predicted"]), strict=True)
+    pairs = [(_units(true, labels), _units(found, labels)) for true, found in tags]
     return {
-        "tables": [measures.by_kind(intervals, target, names)],
-        "matrices": [confused],
+        "tables": [
+            measures.by_kind(intervals, target, names),
+            measures.spans_mistaken(pairs, _written(rows)),
+        ],
+        "matrices": [measures.spans_confused(pairs, names)],
     }
 
 
@@ -512,10 +531,12 @@ def baselines(train: pd.DataFrame, labels: list[str], baseline: Any) -> dict[str
 
 def _written(rows: pd.DataFrame) -> list[list[str]]:
     """The words of each row."""
-    return [
-        [text[a:b] for a, b in np.array(json.loads(places)).reshape(-1, 2)]
-        for text, places in zip(rows["text"], rows["words"], strict=True)
-    ]
+    return [_words(*row) for row in zip(rows["text"], rows["words"], strict=True)]
+
+
+def _words(text: str, places: str) -> list[str]:
+    ends = iter(json.loads(places))
+    return [text[start:end] for start, end in zip(ends, ends, strict=True)]
 
 
 def _most(counts: Counter[str]) -> str:
