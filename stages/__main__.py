@@ -25,15 +25,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from stages import check
 from stages.alone import alone
 from stages.artifacts import write_json
-from stages.errors import UserError, did_you_mean
+from stages.errors import UnsuitedError, UserError, did_you_mean
 
 LOAD_METHOD = ("finetune", "evaluate", "export", "trial")  # its libraries shape their outputs too
 TRIALS = ("trial", "baseline_trial")
@@ -119,8 +120,7 @@ def run_trial(stage: str, arguments: list[str]) -> None:
     given = overrides.parse(arguments[1:])
     skips = stage == "trial" and given.get("trial.lacking") == "skip"
     if skips and (reason := check.refused(given)):
-        write_json(out, {"overrides": given, "refused": reason})
-        print(f"{out}: left out: {reason}")
+        leave_out(out, given, reason)
         return
     params = check.load(overrides=given)
     method = params.run.method_name if stage == "trial" else None
@@ -134,7 +134,18 @@ def run_trial(stage: str, arguments: list[str]) -> None:
         if stage in LOAD_METHOD:
             libraries |= set(params.run.method.LIBRARIES)
         work = partial(module.run, needed[0], params.run, job)
-        _run(name, libraries, params.run.method_name, work)
+        try:
+            _run(name, libraries, params.run.method_name, work)
+        except UnsuitedError as error:
+            if not skips:
+                raise
+            leave_out(out, given, error.reason)
+
+
+def leave_out(out: Path, given: Mapping[str, Any], reason: str) -> None:
+    """The outcome of a trial whose method cannot do the task, or not with the base."""
+    write_json(out, {"overrides": given, "refused": reason})
+    print(f"{out}: left out: {reason}")
 
 
 def _run(

@@ -17,7 +17,8 @@ import numpy as np
 from stages.artifacts import read_json, read_parquet, write_json
 from stages.params import Run
 from stages.pins import versions
-from stages.training.drawing import draw, lacks, skipped
+from stages.training.drawing import draw
+from stages.training.trials import figures, lacks, skipped
 
 LIBRARIES = ("scikit-learn", "scipy", "numpy", "pandas", "pyarrow")
 SECTIONS = ("baseline", "trial")
@@ -55,8 +56,7 @@ def run(params: Any, run: Run, job: Job) -> dict[str, object]:
             "overrides": dict(job.overrides),
             "main_metric": run.task.MAIN_METRIC,
             "rows": {"train": len(drawn), "test": len(test)},
-            # Not of a number are those that a baseline cannot have, such as a likelihood.
-            "test": {k: float(value[0]) for k, value in metrics.items() if np.isfinite(value[0])},
+            "test": figures(metrics),
             "trial": job.trial.model_dump(),
             "baseline": name,
             "libraries": versions(LIBRARIES),

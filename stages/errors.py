@@ -18,6 +18,14 @@ class UserError(Exception):
         self.problems = list(problems)
 
 
+class UnsuitedError(UserError):
+    """A method that cannot be used with the base; `reason` says why."""
+
+    def __init__(self, method: str, reason: str, advice: str) -> None:
+        super().__init__(f"params.yaml: run.method: {reason}, got {method!r}; {advice}")
+        self.reason = reason
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """`did you mean 'x'?`, or the list of what is known where nothing comes close."""
     names = sorted(known)

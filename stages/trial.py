@@ -22,10 +22,11 @@ from stages.artifacts import read_arrow, read_json, sha256, write_json
 from stages.params import Run, Section
 from stages.training import fitting
 from stages.training.checkpoints import TRIALS
-from stages.training.drawing import draw, lacks, skipped
+from stages.training.drawing import draw
 from stages.training.fitting import LIBRARIES, Finetune
 from stages.training.machine import configure
 from stages.training.schedule import steps_per_epoch
+from stages.training.trials import figures, lacks, skipped
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -102,7 +103,7 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
             "main_metric": run.task.SELECTION_METRIC,
             "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
             "validation": outcome.pop("validation"),
-            "test": {name: float(value[0]) for name, value in metrics.items()},
+            "test": figures(metrics),
             "trial": params.model_dump(),
             **outcome,
         },

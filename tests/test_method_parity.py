@@ -14,7 +14,7 @@ import transformers
 
 from stages import plugins
 from stages.adaptation import Start
-from stages.errors import UserError
+from stages.errors import UnsuitedError, UserError
 from stages.training import weights
 from stages.training.batching import Rows
 from tests import tiny
@@ -182,15 +182,37 @@ def test_rows_that_leave_no_room_are_refused(method: str) -> None:
         module(**batch())
 
 
-def test_prefix_refuses_a_base_without_room_for_keys() -> None:
-    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+SIZES = {
+    "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 2,
+}  # fmt: skip
+UNSUITED = {
+    "adapter": ("GPTNeoX", SIZES, "adapters know no base of the kind 'gpt_neox'"),
+    "bitfit": ("Llama", SIZES, "the base has no biases to train"),
+    "ia3": (
+        "Funnel",
+        {"vocab_size": 64, "block_sizes": [1], "d_model": 16, "n_head": 2, "d_head": 8,
+         "d_inner": 32},
+        "a base of the kind 'funnel' has no linear layers for keys and values",
+    ),
+    "prefix": (
+        "DistilBert",
+        {"vocab_size": 64, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32},
+        "a base of the kind 'distilbert' takes no keys and values from outside",
+    ),
+}  # fmt: skip
 
-    config = DistilBertConfig(vocab_size=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
-    params = sections("prefix")[1].method_params
-    with pytest.raises(UserError, match="'distilbert' takes no keys and values"):
-        plugins.load("methods", "prefix").apply(
-            DistilBertForSequenceClassification(config), [], params
-        )
+
+@pytest.mark.parametrize("method", UNSUITED)
+def test_a_base_that_a_method_does_not_suit_is_refused(method: str) -> None:
+    kind, sizes, reason = UNSUITED[method]
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    model = getattr(transformers, f"{kind}ForSequenceClassification")(config)
+    params = sections(method)[1].method_params
+    with pytest.raises(UnsuitedError) as refused:
+        plugins.load("methods", method).apply(model, [], params)
+    assert refused.value.reason == reason
+    assert str(refused.value).startswith(f"params.yaml: run.method: {reason}, got '{method}'; ")
 
 
 def numpy_bert(model: Any, kind: str) -> np.ndarray:

@@ -18,11 +18,11 @@ from stages.errors import UserError
 from stages.params import Run
 from stages.training import fitting, weights
 from stages.training.batching import GRAIN
-from stages.training.machine import Machine
+from stages.training.machine import Machine, configure
 from stages.training.predicting import predict
 from stages.training.schedule import Optimization
 from tests import tiny
-from tests.test_training import LABELS, METHODS, fit, sections, table
+from tests.test_training import LABELS, METHODS, sections, table
 
 MACHINE = Machine("cpu", "float32", 1, "any")
 FIT: Any = {"epochs": 3, "learning_rate": 3e-3}  # where the method brings none of its own
@@ -54,6 +54,27 @@ OWN: dict[str, Callable[[str], bool]] = {
 """The names of the weights that a method trains."""
 
 
+VARIANTS: dict[str, tuple[str, dict[str, Any], Callable[[str], bool]]] = {
+    "adapter, Pfeiffer": (
+        "adapter",
+        {"kind": "pfeiffer"},
+        lambda name: "classifier." in name or ".adapter." in name,
+    ),
+    "few_shot, class means": ("few_shot", {"classifier": "class_means"}, OWN["few_shot"]),
+    "few_shot, contrastive": (
+        "few_shot",
+        {"contrastive": True},
+        lambda name: "pooler" not in name,
+    ),
+    "full, layer decay": ("full", {"layer_decay": 0.9}, OWN["full"]),
+    "full, gradual": ("full", {"gradual_unfreeze": 2}, OWN["full"]),
+    "lora, DoRA": ("lora", {"dora": True}, OWN["lora"]),
+    "lora, rank-stabilized": ("lora", {"rank_stabilized": True}, OWN["lora"]),
+}
+"""Options of a method that train other weights or in another way, and what they train."""
+
+WAYS = [*METHODS, *VARIANTS]
+
 PADDED = {"few_shot", "prefix", "prompt", "word_vectors"}
 """The methods for which batches cannot be packed."""
 
@@ -67,13 +88,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield Path()
 
 
+def of_way(way: str, **changes: Any) -> tuple[fitting.Finetune, Run]:
+    method, values, _ = VARIANTS.get(way, (way, {}, None))
+    params, run = sections(method, **changes)
+    return params, changed(run, **values)
+
+
+def fit_by(way: str, **changes: Any) -> tuple[Any, Any]:
+    params, run = of_way(way, **changes)
+    machine = configure("cpu", "float32", 1)
+    return fitting.fit(params, run, machine, LABELS, table(64), table(16, seed=1))
+
+
 @cache
-def trained(method: str) -> SimpleNamespace:
+def trained(way: str) -> SimpleNamespace:
     """One short training: weights before and after, and what it gave."""
-    params, run = sections(method)
+    params, run = of_way(way)
     torch.manual_seed(params.seed)
     before, _ = weights.build(run, LABELS, run.method_params)
-    module, best = fit(method, **FIT)
+    module, best = fit_by(way, **FIT)
     return SimpleNamespace(
         run=run,
         before={name: p.detach().clone() for name, p in before.named_parameters()},
@@ -86,11 +119,12 @@ def changed(run: Run, **values: Any) -> Run:
     return replace(run, method_params=run.method_params.model_copy(update=values))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_exactly_the_intended_weights_are_trained(method: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_exactly_the_intended_weights_are_trained(way: str) -> None:
     """And no other; those that are saved are those, and the new head is among them."""
-    found = trained(method)
-    own = {name for name in found.before if OWN[method](name)}
+    found = trained(way)
+    is_own = VARIANTS[way][2] if way in VARIANTS else OWN[way]
+    own = {name for name in found.before if is_own(name)}
     assert set(found.best.weights) == own
     assert any(name.endswith(("classifier.weight", "head.weight")) for name in own)
     after = dict(found.module.model.named_parameters())
@@ -100,17 +134,17 @@ def test_exactly_the_intended_weights_are_trained(method: str) -> None:
     assert same - {name for name in own if name.endswith("key.bias")} == found.before.keys() - own
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_training_repeats_to_the_bit(method: str) -> None:
-    first, second = trained(method).best.weights, fit(method, **FIT)[1].weights
+@pytest.mark.parametrize("way", WAYS)
+def test_training_repeats_to_the_bit(way: str) -> None:
+    first, second = trained(way).best.weights, fit_by(way, **FIT)[1].weights
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_saved_weights_load_to_the_same_bits(method: str, folder: Path) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_saved_weights_load_to_the_same_bits(way: str, folder: Path) -> None:
     """And to the same logits, merged where that can be; only its own weights are stored."""
-    found = trained(method)
+    found = trained(way)
     weights.save(found.best.weights, found.run, LABELS, MACHINE)
     module: Any = weights.build(found.run, LABELS, found.run.method_params)[0]
     weights.restore(module, found.best.weights)
@@ -126,10 +160,10 @@ def test_saved_weights_load_to_the_same_bits(method: str, folder: Path) -> None:
     assert stored < size + 200 * len(found.best.weights)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_loss_falls(method: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_loss_falls(way: str) -> None:
     """In each epoch, where nothing is dropped; without steps it is better than chance at once."""
-    module, best = fit(method, **FIT | {"epochs": 5, "dropout": 0.0})
+    module, best = fit_by(way, **FIT | {"epochs": 5, "dropout": 0.0})
     losses = [row["train_loss"] for row in best.curve]
     if not module.adapted.steps:
         losses.insert(0, float(np.log(len(LABELS))))
@@ -153,6 +187,13 @@ def test_the_outcome_states_what_was_trained(method: str) -> None:
     assert told["trained_parameters"] == sum(w.numel() for w in found.best.weights.values())
     assert told["stored_bytes"] == 4 * told["trained_parameters"]
     assert 0 < told["trained_parameters"] <= told["parameters_total"]
+    memory = told["memory_bytes"]
+    assert (memory is None) == (not found.module.adapted.steps)
+    if memory:
+        sizes = {"gradients": 4, "optimizer": 8}
+        parts = {name: each * told["trained_parameters"] for name, each in sizes.items()}
+        assert parts.items() <= memory.items() and memory["activations"] > 0
+        assert memory["weights"] == 4 * told["parameters_total"]
 
 
 def test_weights_of_another_base_are_refused() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stages import baseline_trial, check
+from stages import __main__, baseline_trial, check, plugins
 from stages.errors import UserError
 from stages.studying import comparing, figure, findings, outcomes, rules
 from stages.studying.comparing import Difference, mean
@@ -262,6 +262,42 @@ def test_a_method_that_cannot_do_the_task_is_left_out(first: Project) -> None:
     assert f"Left out: few_shot, for {reason}." in findings.notes(of)
     with pytest.raises(UserError, match=r"study\.method: few_shot: it compares"):
         outcomes.gathered({("few_shot", 16, 0): {"refused": reason}, ("baseline", 16, 0): outcome})
+
+
+def test_a_method_that_cannot_take_the_base_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study goes on without it; a trial alone is refused."""
+    from transformers import DistilBertConfig, DistilBertModel
+
+    monkeypatch.chdir(tmp_path)
+    text = "text,label\n" + "".join(
+        f"{'good' if i % 2 else 'bad'} {i},{i % 2}\n" for i in range(80)
+    )
+    running.ready(tmp_path, "classification", text, "x.csv")
+    base = Path("data/local_base")
+    size = json.loads((base / "config.json").read_text())["vocab_size"]
+    sizes = {"vocab_size": size, "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}
+    DistilBertModel(DistilBertConfig(pad_token_id=0, **sizes)).save_pretrained(base)
+    running.run("fetch_model", "prepare", "tokenize")
+    words = ["results/t.json", "run.method=prefix", "trial.rows=8"]
+    with pytest.raises(UserError, match=r"run\.method: a base of the kind 'distilbert'"):
+        __main__.run_trial("trial", words)
+    __main__.run_trial("trial", [*words, "trial.lacking=skip"])
+    found = running.json_of("results/t.json")
+    assert found["refused"].startswith("a base of the kind 'distilbert' takes no keys")
+
+
+def test_the_whole_study_has_every_method(first: Project) -> None:
+    """By its name in the study's dvc.yaml."""
+    pipeline, small = first.folder / FILE, (first.folder / FILE).read_text()
+    pipeline.write_text(small.replace("- small.yaml", "- full.yaml"))
+    stages = first("dvc", "stage", "list", "--name-only", FILE).split()
+    pipeline.write_text(small)
+    full = running.loaded((first.folder / FILE).with_name("full.yaml").read_text())["study"]
+    assert sorted(full["method"]) == plugins.names("methods")
+    due = len(full["rows"]) * len(full["draw"])
+    assert len(stages) == due * (len(full["method"]) + 1) + 1
 
 
 @pytest.mark.parametrize("values", [[-0.3, -0.1], [-0.2, 0.4], [44.0, 51.5], [0.99, 0.2]])

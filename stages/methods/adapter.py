@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from stages.adaptation import Adapted, blocks, train_only
-from stages.errors import UserError
+from stages.errors import UnsuitedError
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -50,16 +50,16 @@ def refuses(task: str) -> str | None:
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     Raises:
-        UserError: the base's layers are of a kind that this method does not know.
+        UnsuitedError: the base's layers are of a kind that this method does not know.
     """
     path, layers = blocks(model)
     inside = {name for name, _ in layers[0].named_modules()}
     places = next((x for x in PLACES if inside.issuperset(filter(None, x))), None)
     if places is None:
-        raise UserError(
-            f"params.yaml: run.method: adapters know no base of the kind "
-            f"{model.config.model_type!r}; take BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, Llama, "
-            "Mistral or Qwen, or write lora"
+        raise UnsuitedError(
+            "adapter",
+            f"adapters know no base of the kind {model.config.model_type!r}",
+            "take BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, Llama, Mistral or Qwen, or write lora",
         )
     attention, output, norm = places
     for layer in layers:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from stages.adaptation import Adapted, train_only
-from stages.errors import UserError
+from stages.errors import UnsuitedError
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -31,14 +31,11 @@ def refuses(task: str) -> str | None:
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     Raises:
-        UserError: the base has no biases.
+        UnsuitedError: the base has no biases.
     """
     biases = [name for name, _ in model.named_parameters() if name.endswith("bias")]
     if not set(biases) - set(new):
-        raise UserError(
-            "params.yaml: run.method: the base has no biases to train, got 'bitfit'; write lora "
-            "or head_only"
-        )
+        raise UnsuitedError("bitfit", "the base has no biases to train", "write lora or head_only")
     train_only(model, [*biases, *new])
     return Adapted(model)
 

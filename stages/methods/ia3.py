@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from stages.adaptation import Adapted, blocks
-from stages.errors import UserError
+from stages.errors import UnsuitedError
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def refuses(task: str) -> str | None:
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     Raises:
-        UserError: the base has no layers of its own for keys and values.
+        UnsuitedError: the base has no layers of its own for keys and values.
     """
     from peft import IA3Config, get_peft_model
     from torch import nn
@@ -54,9 +54,11 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     }
     attention = [name for name in linear if name.rpartition(".")[2] in KEYS_AND_VALUES | FUSED]
     if not attention:
-        raise UserError(
-            f"params.yaml: run.method: a base of the kind {model.config.model_type!r} has no "
-            "linear layers for keys and values, got 'ia3'; write lora or bitfit"
+        raise UnsuitedError(
+            "ia3",
+            f"a base of the kind {model.config.model_type!r} has no linear layers for keys and "
+            "values",
+            "write lora or bitfit",
         )
     # Of a layer's linear maps only those back from the inner activations narrow.
     inner = [name for name, module in linear.items() if _narrows(module)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from stages.adaptation import Adapted, prepend, put_past, train_only
-from stages.errors import UserError
+from stages.errors import UnsuitedError
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -34,16 +34,17 @@ def refuses(task: str) -> str | None:
 def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     Raises:
-        UserError: the base takes no keys and values from outside.
+        UnsuitedError: the base takes no keys and values from outside.
     """
     import torch
     from torch import nn
 
     config = model.config
     if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
-        raise UserError(
-            f"params.yaml: run.method: a base of the kind {config.model_type!r} takes no keys and "
-            "values from outside, got 'prefix'; write prompt or lora"
+        raise UnsuitedError(
+            "prefix",
+            f"a base of the kind {config.model_type!r} takes no keys and values from outside",
+            "write prompt or lora",
         )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -91,6 +91,10 @@ def render(title: str, task: Any, inputs: Inputs, own: Mapping[str, Any]) -> str
         "base": inputs.base,
         "metrics": inputs.metrics,
         "details": inputs.training,
+        "memory": ", ".join(
+            f"{part} {text.number(round(size / 1e6))}"
+            for part, size in (inputs.training.get("memory_bytes") or {}).items()
+        ),
         "parameters": _parameters(inputs, own),
         "libraries": _libraries(inputs, own),
     }

@@ -154,7 +154,9 @@ def trained(parameters: int | None, total: int | None) -> str:
     """`338,690 (1.47%)`, where the whole is known."""
     if parameters is None or not total:
         return count(parameters)
-    return f"{count(parameters)} ({100 * parameters / total:.3g}%)"
+    share = 100 * parameters / total
+    told = f"{share:.3g}%" if share >= 1e-4 or not parameters else "under 0.0001%"
+    return f"{count(parameters)} ({told})"
 
 
 def _cell(mean: Mean) -> str:

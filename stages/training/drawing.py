@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-
-from stages.errors import UserError
 
 
 def draw(target: np.ndarray, rows: int | None, number: int) -> np.ndarray:
@@ -34,27 +29,3 @@ def draw(target: np.ndarray, rows: int | None, number: int) -> np.ndarray:
     for label, size in enumerate(sizes):
         place[classes[shuffled] == label] = (np.arange(size) + 0.5) / size
     return np.sort(shuffled[np.argsort(place, kind="stable")[:rows]])
-
-
-def lacks(rows: int | None, count: int, lacking: str) -> bool:
-    """Whether a trial of so many rows is to be skipped, for the training split has fewer.
-
-    Args:
-        lacking: the parameter `trial.lacking`.
-
-    Raises:
-        UserError: they lack, and that is refused.
-    """
-    if rows is None or rows <= count:
-        return False
-    if lacking == "refuse":
-        raise UserError(
-            f"params.yaml: trial.rows: the training split has {count:,} rows, got {rows}; "
-            "write at most that, or null for all"
-        )
-    return True
-
-
-def skipped(overrides: Mapping[str, Any], metric: str, count: int) -> dict[str, Any]:
-    """The outcome of a trial of more rows than the training split's `count`, as JSON."""
-    return {"overrides": dict(overrides), "main_metric": metric, "lacking": True, "rows": count}

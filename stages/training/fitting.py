@@ -370,6 +370,8 @@ def outcome(
     Args:
         rows: of the training split.
     """
+    from stages.training import weights
+
     sizes = [(p.numel(), p.requires_grad) for p in module.model.parameters()]
     chosen = best.curve[best.epoch - 1]
     prefix = "validation_"
@@ -387,7 +389,8 @@ def outcome(
         "padding_share": round(1 - module.tokens / module.padded, 4),
         "trained_parameters": sum(size for size, trained in sizes if trained),
         "parameters_total": sum(size for size, _ in sizes),
-        "stored_bytes": sum(w.numel() * w.element_size() for w in best.weights.values()),
+        "stored_bytes": weights.size(best.weights.values()),
+        "memory_bytes": module.memory.of_training() if module.memory else None,
         "learning_rate": module.how.learning_rate if module.adapted.steps else None,
         "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
         "device_class": machine.device_class(),

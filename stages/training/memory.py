@@ -7,7 +7,7 @@ for any architecture, method and precision, and the rest is there once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from stages.adaptation import blocks
 from stages.errors import UserError
-from stages.training import ranks
+from stages.training import ranks, weights
 from stages.training.batching import Rows
 from stages.training.data import Splits
 from stages.training.module import FineTuning
@@ -45,9 +45,12 @@ class Estimate:
         return self.weights + self.gradients + self.optimizer + self.program
 
     def __str__(self) -> str:
-        names = ("weights", "gradients", "optimizer", "activations", "program")
-        parts = ", ".join(f"{name} {getattr(self, name) / GB:.2f}" for name in names)
+        parts = ", ".join(f"{name} {size / GB:.2f}" for name, size in asdict(self).items())
         return f"{self.total / GB:.1f} GB ({parts})"
+
+    def of_training(self) -> dict[str, int]:
+        """The parts that follow from the inputs alone, whatever the program takes."""
+        return {name: size for name, size in asdict(self).items() if name != "program"}
 
 
 def estimate(
@@ -59,8 +62,8 @@ def estimate(
         recomputed: layers are computed again on the way back; the model does not yet.
     """
     module.to(device)
-    whole = sum(w.numel() * w.element_size() for w in module.parameters())
-    trained = sum(w.numel() * w.element_size() for w in module.parameters() if w.requires_grad)
+    whole = weights.size(module.parameters())
+    trained = weights.size(w for w in module.parameters() if w.requires_grad)
     row = np.array([int(splits.train.lengths.argmax())])
     two, four = (
         _kept_for_the_way_back(module, splits.train, row.repeat(copies), device, precision)
@@ -89,11 +92,8 @@ def estimate(
 def _gathered(model: Any) -> int:
     """Bytes of what `ranks.share_out` gathers: all weights but those of the layers with their
     gradients, and of layers one that computes, its gradients, and the next."""
-    sizes = [
-        sum(w.numel() * w.element_size() for w in layer.parameters())
-        for layer in ranks.layers(model)
-    ]
-    of_all = sum(w.numel() * w.element_size() for w in model.parameters())
+    sizes = [weights.size(layer.parameters()) for layer in ranks.layers(model)]
+    of_all = weights.size(model.parameters())
     return 2 * (of_all - sum(sizes)) + 3 * max(sizes, default=0)
 
 

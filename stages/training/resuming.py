@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,6 +22,7 @@ from stages.training import weights
 from stages.training.callbacks import BestEpoch
 from stages.training.checkpoints import Checkpoints, Tensors
 from stages.training.data import Splits
+from stages.training.memory import Estimate
 from stages.training.module import FineTuning
 from stages.training.ranks import ALONE, Ranks, like
 
@@ -53,6 +55,7 @@ class Resuming(pl.Callback):
         self.best.curve, self.best.epoch = state["curve"], state["best_epoch"]
         self.best.best = tuple(state["best"]) if state["best"] else None
         self.best.settled = state["settled"]
+        module.memory = Estimate(**state["memory"]) if state["memory"] else None
         self.step = state["step"]
         splits.start = (state["epoch"], state["batch"])
         _set_position(trainer, state["epoch"], state["batch"], self.step)
@@ -97,7 +100,7 @@ class Resuming(pl.Callback):
             return
         own = {n: p.detach() for n, p in module.model.named_parameters() if p.requires_grad}
         # Two moments, and the best weights.
-        size = 4 * sum(p.numel() * p.element_size() for p in own.values())
+        size = 4 * weights.size(own.values())
         if not self.ranks.agreed(self.ranks.speaks and self.store.due(size)):
             return
         (optimizer,) = trainer.optimizers
@@ -115,6 +118,7 @@ class Resuming(pl.Callback):
             "best": self.best.best,
             "best_epoch": self.best.epoch,
             "settled": self.best.settled,
+            "memory": asdict(module.memory) if module.memory else None,
         }
         cpu = weights.on_cpu(tensors, drop=not self.ranks.speaks)
         if self.ranks.speaks:
