@@ -297,6 +297,7 @@ def row(name: str, found: dict[str, Any]) -> str:
         found["task"],
         name,
         f"{rows['train']:,} / {rows['test']:,}",
+        (SHIPPED | REAL)[name].params.get("fetch_model.folder", "all-MiniLM-L6-v2"),
         found["method"],
         f"{text.name(found['metric'])} {text.interval(found['fine_tuned'])}",
         f"{text.interval(best)} {best['name']}",

@@ -19,6 +19,7 @@ __all__ = ["LIBRARIES", "Finetune", "run"]
 
 def run(params: Finetune, run: Run) -> dict[str, object]:
     """Write models/finetuned/, results/training.json and results/learning_curve.csv."""
+    params = fitting.of_method(params, run)
     machine = configure(params.device, params.precision, params.threads)
     labels = read_json("data/prepared/labels.json")
     train, validation = (

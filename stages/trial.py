@@ -70,7 +70,8 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     machine = configure(job.finetune.device, job.finetune.precision, params.threads)
     train = drawn(train, params.rows, params.draw)
     validation = drawn(validation, _at_most(params.validation_rows, validation), params.draw)
-    section = lengthened(job.finetune, params, _batches(job.finetune, train))
+    finetune = fitting.of_method(job.finetune, run)
+    section = lengthened(finetune, params, _batches(finetune, train))
     code = sha256(__file__)
     more = (params.model_dump(), code)
     store = fitting.checkpoints(section, run, machine, *more, prefix=TRIALS)
@@ -141,6 +142,5 @@ def lengthened(finetune: Finetune, params: Trial, batches: int) -> Finetune:
     share stays. Trials run side by side, so each has one device."""
     per_epoch = steps_per_epoch(batches, finetune.accumulate)
     epochs = max(finetune.epochs, math.ceil(params.min_steps / per_epoch))
-    warmup = finetune.warmup_epochs * epochs / finetune.epochs
     alone = {"threads": params.threads, "devices": 1, "strategy": "ddp"}
-    return finetune.model_copy(update={"epochs": epochs, "warmup_epochs": warmup, **alone})
+    return fitting.lasting(finetune, epochs).model_copy(update=alone)

@@ -186,7 +186,7 @@ SIZES = {
     "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
     "num_attention_heads": 2, "num_key_value_heads": 2,
 }  # fmt: skip
-UNSUITED = {
+UNSUITED: dict[str, tuple[str, dict[str, Any], str]] = {
     "adapter": ("GPTNeoX", SIZES, "adapters know no base of the kind 'gpt_neox'"),
     "bitfit": ("Llama", SIZES, "the base has no biases to train"),
     "ia3": (

@@ -175,12 +175,15 @@ SMALL = {
     "finetune.warmup_epochs": 0.0,
     "finetune.device": "cpu",
     "finetune.threads": 1,
+    "evaluate.bootstrap": 100,
+    "evaluate.decoding.max_new_tokens": 8,
+    "baseline.bootstrap": 100,
     "tracking.wandb": "disabled",
 }
 
 
 @pytest.mark.parametrize("name", sorted(SLICES))
-def test_a_slice_of_its_data_is_trained_on(
+def test_a_slice_of_its_data_goes_all_the_way(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, rows = SLICES[name]
@@ -200,11 +203,12 @@ def test_a_slice_of_its_data_is_trained_on(
         count += len(part)
         text = "".join(json.dumps(row) + "\n" for row in part)
         Path(f"data/raw/slice/{split}.jsonl").write_text(text, encoding="utf-8")
-    running.run("fetch_model", "prepare", "tokenize", "finetune")
+    running.run()
     read_rows = running.json_of("results/data.json")["rows"]
     assert read_rows["read"] == count
     assert read_rows["kept"] > 0.9 * count
     assert running.json_of("results/training.json")["steps"] >= 1
+    assert "Worst mistakes" in Path("results/report.html").read_text(encoding="utf-8")
 
 
 def test_the_causal_base_that_ships_learns_to_write(

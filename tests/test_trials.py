@@ -200,6 +200,20 @@ def test_few_rows_train_as_long_as_they_must() -> None:
     assert trial.lengthened(section, wish, 63).epochs == 4
 
 
+def test_a_method_may_bring_its_epochs() -> None:
+    """Those of random weights, with the warm-up's share; null leaves finetune.epochs."""
+    params = check.load(projects.ROOT / "params.yaml", {"run.method": "from_scratch"})
+    section = params.sections["finetune"].model_copy(update={"epochs": 4, "warmup_epochs": 0.4})
+    found = fitting.of_method(section, params.run)
+    assert (found.epochs, found.warmup_epochs) == (12, pytest.approx(1.2))
+    plain = check.load(
+        projects.ROOT / "params.yaml",
+        {"run.method": "from_scratch", "methods.from_scratch.training_epochs": None},
+    )
+    assert fitting.of_method(section, plain.run) == section
+    assert fitting.of_method(section, check.load(projects.ROOT / "params.yaml").run) == section
+
+
 def test_checkpoints_of_a_trial_are_its_own(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ class Method(Protocol):
     and names their base."""
     Params: type[Section]
     """params.yaml: methods.<name>. A field `learning_rate` overrides `finetune.learning_rate`
-    unless it is null."""
+    unless it is null; so does `training_epochs`, where there is one, `finetune.epochs`."""
 
     def refuses(self, task: str) -> str | None:
         """Why this method cannot be used with a task, or None where it can."""

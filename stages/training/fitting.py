@@ -70,6 +70,19 @@ class Finetune(Section):
         return self
 
 
+def of_method(params: Finetune, run: Run) -> Finetune:
+    """The section with the epochs that the method brings, if it does."""
+    return lasting(params, getattr(run.method_params, "training_epochs", None) or params.epochs)
+
+
+def lasting(params: Finetune, epochs: int) -> Finetune:
+    """The section with so many epochs; the warm-up's share stays."""
+    if epochs == params.epochs:
+        return params
+    warmup = params.warmup_epochs * epochs / params.epochs
+    return params.model_copy(update={"epochs": epochs, "warmup_epochs": warmup})
+
+
 def checkpoints(
     params: Finetune, run: Run, machine: Machine, *more: Any, prefix: str = ""
 ) -> Checkpoints:
