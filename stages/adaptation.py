@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stages.errors import UserError
+from stages.errors import UnsuitedError, UserError
 from stages.positions import limit
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The layers of a transformers model, lowest first, and their path in it.
 
     Raises:
-        UserError: it has no list of like layers.
+        UnsuitedError: it has no list of like layers.
     """
     from torch import nn
 
@@ -78,9 +78,9 @@ def blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and len({type(layer) for layer in module}) == 1
     ]
     if not lists:
-        raise UserError(
-            f"params.yaml: run.method: needs a base with a list of like layers, which "
-            f"{model.config.model_type!r} has not; write full or head_only"
+        raise UnsuitedError(
+            f"needs a base with a list of like layers, which {model.config.model_type!r} has not",
+            "write full or head_only",
         )
     return max(lists, key=lambda pair: sum(p.numel() for p in pair[1].parameters()))
 

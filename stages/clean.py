@@ -54,7 +54,7 @@ def _present() -> Path:
     from stages.training.machine import configure
 
     params = check.load()
-    section = params.sections["finetune"]
+    section = fitting.of_method(params.sections["finetune"], params.run)
     machine = configure(section.device, section.precision, section.threads)
     try:
         return fitting.checkpoints(section, params.run, machine).folder

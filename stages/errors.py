@@ -21,8 +21,9 @@ class UserError(Exception):
 class UnsuitedError(UserError):
     """A method that cannot be used with the base; `reason` says why."""
 
-    def __init__(self, method: str, reason: str, advice: str) -> None:
-        super().__init__(f"params.yaml: run.method: {reason}, got {method!r}; {advice}")
+    def __init__(self, reason: str, advice: str, method: str = "") -> None:
+        got = f", got {method!r}" if method else ""
+        super().__init__(f"params.yaml: run.method: {reason}{got}; {advice}")
         self.reason = reason
 
 

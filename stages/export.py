@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from stages.artifacts import read_json, read_parquet, replacing_folder, write_json
 from stages.common.texts import present
-from stages.exporting import card, inference, parity
+from stages.exporting import adapters, card, inference, parity
 from stages.params import Run, Section
 from stages.training.machine import configure
 
@@ -79,17 +79,22 @@ def run(params: Export, run: Run) -> dict[str, object]:
         _configure(model, results)
         model.config.finetuning_completes = completes
     asked = card.FIRST_WORDS if completes else card.asked(run.task, roles)
+    loaded_as = None
     with replacing_folder("models/export") as folder:
         if run.method.PLAIN:
             model.save_pretrained(folder)
         else:
             model.config.save_pretrained(folder)
             inference.write_own(folder, weights.FINETUNED, results["base"])
+            known = card.base_repo(params, results["base"])
+            named = known or results["base"]["name"]
+            loaded_as = adapters.write(folder, model, run.method, named)
         _write_tokenizer(folder, results["tokens"]["max_length"])
         if run.task.GENERATIVE:
             _write_template(folder, results["tokens"]["template"])
         learnt = model.config.finetuning_learnt
-        text = card.render(params, run.task, labels, results, run.method.PLAIN, asked, learnt)
+        how = card.Use(run.method.PLAIN, asked, loaded_as)
+        text = card.render(params, run.task, labels, results, how, learnt)
         (folder / "README.md").write_text(text, encoding="utf-8")
         own = ["response", "messages"] if run.task.GENERATIVE else []
         compared = parity.check(folder, evaluated, [*roles, *own])

@@ -9,6 +9,7 @@ import csv
 import time
 
 from stages.artifacts import read_arrow, read_json, replacing, write_json
+from stages.errors import UserError
 from stages.params import Run
 from stages.training import fitting
 from stages.training.fitting import LIBRARIES, Finetune
@@ -18,7 +19,11 @@ __all__ = ["LIBRARIES", "Finetune", "run"]
 
 
 def run(params: Finetune, run: Run) -> dict[str, object]:
-    """Write models/finetuned/, results/training.json and results/learning_curve.csv."""
+    """Write models/finetuned/, results/training.json and results/learning_curve.csv.
+
+    Raises:
+        UserError: training diverged, or cannot be done with these parameters.
+    """
     params = fitting.of_method(params, run)
     machine = configure(params.device, params.precision, params.threads)
     labels = read_json("data/prepared/labels.json")
@@ -29,6 +34,11 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
     started = time.perf_counter()
     module, best = fitting.fit(params, run, machine, labels, train, validation, store)
     seconds = time.perf_counter() - started
+    try:
+        fitting.require_numbers(best, run, module, len(validation))
+    except UserError:
+        store.remove()  # nobody goes on from there
+        raise
 
     from stages.training import weights
 

@@ -392,12 +392,15 @@ def spans_mistaken(
     for pair, of in zip(pairs, words, strict=True):
         for (start, end), true, given in _placed(*pair):
             if true != given:
-                counts[" ".join(of[start:end]), true or NO_SPAN, given or NO_SPAN] += 1
+                counts[" ".join(of[start:end]), true or "", given or ""] += 1
     worst = sorted(counts, key=lambda one: (-counts[one], one))[:WORST]
     return {
         "title": "Worst spans",
         "columns": ["words", "true label", "given label", "times"],
-        "rows": [[*one, counts[one]] for one in worst],
+        "rows": [
+            [text, label or NO_SPAN, found or NO_SPAN, counts[text, label, found]]
+            for text, label, found in worst
+        ],
         "note": f"The most frequent mistakes, of {len(counts):,} different ones; {NO_SPAN}: no "
         "span has just these words.",
     }

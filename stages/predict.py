@@ -8,7 +8,8 @@
                                                      `instruction` and perhaps `input`
     some-command | python -m stages predict          standard input, one text a line
 
-Each line holds `text`, the answer as the task gives it (such as `label` and `probabilities`) and
+Each line holds `text` (of a model that answers `prompt`: all that was said, where there were
+`messages`), the answer as the task gives it (such as `label` and `probabilities`) and
 `truncated` (whether the text was longer than the model reads). A line that holds no text gets null
 for the answer and a `reason`, so that every line of the input has its line in the output. Reads
 nothing but the exported folder.
@@ -111,7 +112,7 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
     form = chat.clean if task.GENERATIVE else normalise
     clean = [{role: form(line.texts.get(role, "")) for role in model.texts} for line in batch]
     reasons = [
-        line.reason or next((f"no {role}" for role, text in texts.items() if not text), "")
+        line.reason or _unusable(model, line, texts)
         for line, texts in zip(batch, clean, strict=True)
     ]
     usable = [
@@ -135,6 +136,13 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
         else {**texts, **next(found), "truncated": next(cut)}
         for texts, reason in zip(read, reasons, strict=True)
     ]
+
+
+def _unusable(model: inference.Exported, line: Text, clean: dict[str, str]) -> str:
+    """Why a line has no answer; empty where it has one."""
+    if missing := next((role for role, text in clean.items() if not text), None):
+        return f"no {missing}"
+    return model.refusal(line.texts["messages"]) if "messages" in line.texts else ""
 
 
 def _cut(

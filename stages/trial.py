@@ -103,7 +103,7 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
             "overrides": dict(job.overrides),
             "main_metric": run.task.SELECTION_METRIC,
             "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
-            "validation": outcome.pop("validation"),
+            "validation": figures(outcome.pop("validation")),
             "test": figures(metrics),
             "trial": params.model_dump(),
             **outcome,

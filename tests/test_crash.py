@@ -15,11 +15,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from stages import clean
+from stages import check, clean
 from stages.training import checkpoints, fitting
 from stages.training.checkpoints import Checkpoints, key
 from stages.training.machine import Machine, configure
-from tests import crash
+from tests import crash, running
 from tests import project as projects
 from tests.test_training import LABELS, METHODS, sections, table
 
@@ -221,8 +221,22 @@ def test_writing_takes_its_share_of_the_time_only(
 def test_clean_removes_orphans_and_keeps_what_is_wanted(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from stages import finetune
+
     shutil.copy(projects.ROOT / "params.yaml", folder)
-    wanted = clean._present()
+    running.put(folder, {"run.method": "from_scratch"})  # which brings its epochs
+    params = check.load()
+    looked_up: list[Path] = []
+
+    def look(*given: Any, **others: Any) -> Checkpoints:
+        looked_up.append(made(*given, **others).folder)
+        raise KeyboardInterrupt
+
+    made = fitting.checkpoints
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fitting, "checkpoints", look)
+        finetune.run(params.sections["finetune"], params.run)
+    (wanted,) = looked_up
     trial, old = (checkpoints.FOLDER / f"{checkpoints.TRIALS}{name}" for name in ("a", "b"))
     for place in (wanted, checkpoints.FOLDER / "other", trial, old):
         save(Checkpoints(place), 1, 1)

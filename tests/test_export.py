@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from stages import export, plugins
 from stages.errors import UserError
-from stages.exporting import card, parity
+from stages.exporting import adapters, card, parity
 from tests import exporting, fabricate
 
 FOLDER = Path("models/export")
@@ -47,6 +48,32 @@ def test_a_pipeline_gives_the_evaluated_probabilities() -> None:
     for answers, scores in zip(found, rows["scores"], strict=True):
         given = {answer["label"]: answer["score"] for answer in answers}
         np.testing.assert_allclose([given[label] for label in exporting.LABELS], scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_peft_gives_the_evaluated_logits(method: str) -> None:
+    """As the card says, without any code of the project; of rows that are padded, too."""
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
+
+    export.run(*exporting.ready(method))
+    told = (FOLDER / "README.md").read_text()
+    assert 'BertForSequenceClassification.from_pretrained("sentence-transformers/' in told
+    config = AutoConfig.from_pretrained(FOLDER)
+    base = BertForSequenceClassification.from_pretrained("data/base", config=config)
+    model = PeftModel.from_pretrained(base, str(FOLDER)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    rows = pd.read_parquet("results/predictions.parquet")
+    inputs = tokenizer(rows["text"].tolist(), truncation=True, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        found = model(**inputs).logits.numpy()
+    np.testing.assert_allclose(found, np.stack(rows["logits"].tolist()), atol=1e-4)
+
+
+def test_no_format_of_peft_is_written_where_it_computes_something_else() -> None:
+    export.run(*exporting.ready("adapter"))
+    assert not (FOLDER / adapters.CONFIG).exists()
+    assert "peft" not in (FOLDER / "README.md").read_text()
 
 
 def corrupted(monkeypatch: pytest.MonkeyPatch, change: Any) -> str:
@@ -125,7 +152,7 @@ def test_the_card_shows_how_a_model_of_pairs_is_asked() -> None:
     params, run = exporting.ready()
     fabricate.write(Path())
     asked = card.asked(run.task, ["text", "text_pair"])
-    text = card.render(params, run.task, exporting.LABELS, card.read(), asked=asked)
+    text = card.render(params, run.task, exporting.LABELS, card.read(), card.Use(asked=asked))
     assert 'pipe({"text": "a text", "text_pair": "another"}, truncation=True)' in text
 
 

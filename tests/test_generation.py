@@ -165,6 +165,23 @@ def test_a_template_that_writes_the_date_is_refused() -> None:
         chat.render(dated, messages, {}, prompting=True)
 
 
+def test_a_row_that_the_template_refuses_is_named(base: Path) -> None:
+    tokenizer = tokenize.load_tokenizer(base / "tokenizer.json")
+    template = "{{ raise_exception('no system') if messages[0]['role'] == 'system' }}a"
+    turns = [[{"role": role, "content": "b"}] for role in ("user", "system")]
+    rows = pd.DataFrame(
+        {
+            "prompt": "b",
+            "response": "c",
+            "messages": [json.dumps(of) for of in turns],
+            "file": "x.jsonl",
+            "line": [3, 9],
+        }
+    )
+    with pytest.raises(UserError, match=r"^x\.jsonl, line 9: chat template of the base: no system"):
+        prompts.make(tokenizer, rows, 64, template, chat.of_base(base))
+
+
 @pytest.mark.parametrize("template", [chat.PLAIN, tiny.CHATML, MARKED])
 def test_prompts_are_those_of_transformers(template: str, tmp_path: Path) -> None:
     tiny.make_causal(tmp_path, template=template)

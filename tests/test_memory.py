@@ -11,6 +11,7 @@ import torch
 
 from stages.errors import UserError
 from stages.training import fitting, memory
+from stages.training.data import Splits
 from stages.training.machine import configure
 from tests import tiny
 from tests.test_training import LABELS, sections, table
@@ -44,6 +45,18 @@ def fit(method: str = "full", rows: int = 64, **changes: Any) -> tuple[Any, Any]
     params, run = sections(method, **({"epochs": 1} | changes))
     machine = configure("cpu", "float32", 1)
     return fitting.fit(params, run, machine, LABELS, table(rows), table(8, seed=1))
+
+
+def test_a_resumed_run_expects_what_the_first_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heaviest batch of the first epoch, also where training goes on in another one."""
+    first, begun = estimated(monkeypatch), []
+
+    class Later(Splits):
+        start = property(lambda _: (2, 5), lambda _self, start: begun.append(start))
+
+    monkeypatch.setattr("stages.training.data.Splits", Later)
+    later = estimated(monkeypatch)
+    assert begun and later.of_training() == first.of_training()
 
 
 def test_what_is_trained_and_how_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import torch
 from stages import check, plugins
 from stages.artifacts import read_arrow
 from stages.errors import UserError
+from stages.exporting import adapters
 from stages.training import fitting, weights
 from stages.training.machine import configure
 from stages.training.predicting import predict
@@ -115,3 +116,48 @@ def test_what_is_trained_is_what_is_given_back(
     assert found.size
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
     assert np.abs(first - expected).max() > 1e-3
+
+
+AS_PEFT = [
+    (task, method)
+    for task, method in product(TASKS, ("prefix", "prompt"))
+    if task != "question_answering" and (task, method) != ("token_classification", "prompt")
+]
+
+
+@pytest.mark.parametrize(("task", "method"), AS_PEFT)
+def test_peft_computes_the_same_of_every_task(
+    folder: Path, task: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of pairs of texts, tags and causal models too: logits of each row by itself."""
+    import transformers
+    from peft import PeftModel
+
+    place, labels, tables = prepared(folder, task)
+    monkeypatch.chdir(place)
+    run = check.load("params.yaml", {"run.method": method}).run
+    torch.manual_seed(0)
+    model: Any = weights.build(run, labels, run.method_params, 0.0)[0]
+    drawn = {n: w + 0.2 * torch.randn_like(w) for n, w in weights.trained(model).items()}
+    about = {"labels": labels, "method_params": run.method_params.model_dump(), "learnt": {}}
+    if task == "regression":
+        about["learnt"] = {"mean": [100.0], "deviation": [2.0]}
+    own = weights.assemble(run, about, drawn, Path())
+    kind = adapters.write(tmp_path, own, run.method, "data/base")
+    assert kind is not None
+    own.config.save_pretrained(tmp_path)
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    base = getattr(transformers, kind).from_pretrained("data/base", config=config)
+    theirs: Any = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    rows = tables["test"].slice(0, 6).to_pylist()
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if "first" in row:
+            inputs["token_type_ids"] = (torch.arange(ids.shape[1]) >= row["first"]).long()[None]
+        with torch.inference_mode():
+            found, expected = theirs(**inputs), own(**inputs)
+        given = found.logits
+        if given.ndim == 3:  # peft's has the places of a prompt too
+            given = given[:, -ids.shape[1] :]
+        torch.testing.assert_close(given, expected.logits, atol=1e-4, rtol=1e-4)

@@ -232,7 +232,7 @@ def test_further_answers_are_counted(tokenizer: Any) -> None:
     _, counts = table(tokenizer, rows)
     assert counts["further_answers"] == 1 and counts["lost_targets"] == 0
     written = rows["answers"].tolist()
-    assert [task.readable(one, {}) for one in written] == ["film / good", "(no answer)"]
+    assert [task.readable(one, {}, []) for one in written] == ["film / good", "(no answer)"]
 
 
 def test_an_answer_longer_than_what_windows_share_is_counted_as_lost(tokenizer: Any) -> None:

@@ -208,7 +208,7 @@ def test_a_slice_of_its_data_goes_all_the_way(
     assert read_rows["read"] == count
     assert read_rows["kept"] > 0.9 * count
     assert running.json_of("results/training.json")["steps"] >= 1
-    assert "Worst mistakes" in Path("results/report.html").read_text(encoding="utf-8")
+    assert "labelled <b>" in Path("results/report.html").read_text(encoding="utf-8")
 
 
 def test_the_causal_base_that_ships_learns_to_write(

@@ -214,6 +214,9 @@ def test_a_plan_is_a_function_of_what_came_before(strategy: str) -> None:
         return
     past = [(setting, setting["finetune.learning_rate"]) for setting in first]
     assert search.plan(one, 1, past) == search.plan(one, 1, past)
+    diverged = [*past[:-1], (past[-1][0], None)]
+    as_bad = [*past[:-1], (past[-1][0], min(value for _, value in past[:-1]))]
+    assert search.plan(one, 1, diverged) == search.plan(one, 1, as_bad)
     assert search.plan(one, 1, past) != search.plan(one, 1, [(s, -v) for s, v in past])
 
 

@@ -177,7 +177,8 @@ def test_no_target_is_lost_in_silence(done: tuple[str, Path]) -> None:
 
 def test_the_report_tells_targets_as_people_read_them(done: tuple[str, Path]) -> None:
     html = Path("results/report.html").read_text(encoding="utf-8")
-    listed = re.findall(r"labelled <b><bdi>(.*?)</bdi>", html)
+    listed = re.findall(r"(?:labelled|predicted) <b><bdi>(.*?)</bdi>", html)
+    assert listed
     if done[0] == "question_answering":
         assert any("(no answer)" in one for one in listed)
         assert "Answers beside the first of a question" in html
@@ -204,7 +205,8 @@ def test_what_is_asked_is_read_in_every_form_of_training(done: tuple[str, Path])
         {"messages": [*say, {"role": "user", "content": "why ?"}]},
         {"messages": say},
         {"messages": [{"role": "usr", "content": "a"}]},
-        {"instruction": 5},
+        {"messages": [{"role": "user", "content": " "}]},
+        {"instruction": 5, "messages": None, "prompt": None},
         {"text": "a"},
     ]
     Path("asked.jsonl").write_text(_lines(lines), encoding="utf-8")
@@ -222,6 +224,7 @@ def test_what_is_asked_is_read_in_every_form_of_training(done: tuple[str, Path])
     assert [one["reason"] for one in found[3:]] == [
         "no prompt: the last message is not the user's",
         "unknown role 'usr' of message 1; did you mean 'user'?",
+        "message 1 is empty",
         "no key 'instruction' that holds a text",
         "no key 'prompt', 'instruction' or 'messages'",
     ]
@@ -233,6 +236,23 @@ def test_what_is_asked_is_read_in_every_form_of_training(done: tuple[str, Path])
             "messages": [json.dumps([*say, {"role": "user", "content": "why ?"}])],
         }
     )
+    # A template may refuse a conversation, which is that line's reason and no other's.
+    template = Path("models/export/chat_template.jinja")
+    plain = template.read_text(encoding="utf-8")
+    refusing = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    )
+    template.write_text(refusing + plain, encoding="utf-8")
+    lines = [{"messages": [{"role": "system", "content": "be"}, say[0]]}, {"messages": [say[0]]}]
+    Path("asked.jsonl").write_text(_lines(lines), encoding="utf-8")
+    out = subprocess.run(
+        [sys.executable, "-m", "stages", "predict", "--file", "asked.jsonl"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    template.write_text(plain, encoding="utf-8")
+    refused, answered = (json.loads(line) for line in out.splitlines())
+    assert refused["reason"] == "the chat template refuses it: no system"
+    assert refused["response"] is None and isinstance(answered["response"], str)
     asked = model.tokenizer.decode(model.examples(rows).ids, skip_special_tokens=True)
     assert "it is" in asked and asked.index("good 1 ?") < asked.index("why ?"), "all turns are read"
 

@@ -185,8 +185,12 @@ def test_entities_are_no_plain_tags() -> None:
         UserError, match=r"data.scheme: got 'plain', but the labels O, B-a-b, I-a-b"
     ):
         task.labels(rows, plain)
-    others = plain.model_copy(update={"labels": LABELS[::-1]})
-    assert task.labels(rows, others) == LABELS[::-1]
+    found = plain.model_copy(update={"labels": []})
+    rows = pd.DataFrame({"tags": ['["O", "I-x"]', '["B-x"]']})
+    with pytest.raises(UserError, match="the labels B-x, I-x, O"):
+        task.labels(rows, found)
+    kinds = found.model_copy(update={"labels": ["O", "B-x", "NOUN"]})
+    assert task.labels(rows, kinds) == ["O", "B-x", "NOUN"]
 
 
 def frame(texts: list[str]) -> pd.DataFrame:
@@ -295,7 +299,7 @@ def test_details_say_what_was_taken_for_what() -> None:
         ["Anna Lee", "per", "a-b", 1], ["Rome", "a-b", "(none)", 1], ["met", "(none)", "per", 1],
     ]  # fmt: skip
     read = [
-        task.readable(row[of], row)
+        task.readable(row[of], row, LABELS)
         for of in ("tags", "predicted")
         for row in [dict(row) for _, row in rows.iterrows()]
     ]

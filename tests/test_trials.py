@@ -208,9 +208,11 @@ def test_a_method_may_bring_its_epochs() -> None:
     assert (found.epochs, found.warmup_epochs) == (12, pytest.approx(1.2))
     plain = check.load(
         projects.ROOT / "params.yaml",
-        {"run.method": "from_scratch", "methods.from_scratch.training_epochs": None},
+        {"run.method": "from_scratch", "methods.from_scratch.min_epochs": None},
     )
     assert fitting.of_method(section, plain.run) == section
+    longer = section.model_copy(update={"epochs": 15})
+    assert fitting.of_method(longer, params.run) == longer
     assert fitting.of_method(section, check.load(projects.ROOT / "params.yaml").run) == section
 
 

@@ -169,13 +169,14 @@ def _renamed(value: Any, old: str, new: str) -> Any:
     return value
 
 
-def _outcome(section: Sweep, setting: Setting) -> float:
-    """Mean over seeds of the main metric on the validation split."""
+def _outcome(section: Sweep, setting: Setting) -> float | None:
+    """Mean over seeds of the main metric on the validation split; None where it is no number in
+    one, for training diverged."""
     trials = [
         read_json(FOLDER / f"trials/{name}.json") for name in search.trials(section, [setting])
     ]
-    values = [trial["validation"][trial["main_metric"]] for trial in trials]
-    return float(sum(values) / len(values))
+    values = [trial["validation"].get(trial["main_metric"]) for trial in trials]
+    return None if None in values else float(sum(values) / len(values))
 
 
 def apply() -> int:

@@ -75,6 +75,15 @@ def clean(text: str) -> str:
 Messages = Sequence[Mapping[str, str]]
 
 
+class TemplateRefusedError(UserError):
+    """The template is none, or refuses the messages; `reason` says why."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(f"chat template of the base: {reason}; {advice}")
+        self.reason = f"the chat template refuses it: {reason}"
+        self.advice = advice
+
+
 def render(
     template: str, messages: Messages, special: Mapping[str, str | None], *, prompting: bool
 ) -> str:
@@ -85,7 +94,7 @@ def render(
         prompting: does the text end where the assistant's next message begins?
 
     Raises:
-        UserError: the template is none, or refuses the messages.
+        TemplateRefusedError: the template is none, or refuses the messages.
     """
     from jinja2 import TemplateError
 
@@ -97,12 +106,11 @@ def render(
         return text
     except (TemplateError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
+        advice = "write tokenize.chat_template: plain in params.yaml, or mend the row's messages"
         if "'strftime_now' is undefined" in reason:
             reason = "writes the day's date (strftime_now), so that no result could be repeated"
-        raise UserError(
-            f"chat template of the base: {reason}; write tokenize.chat_template: plain in "
-            "params.yaml, or mend the rows' messages"
-        ) from None
+            advice = "write tokenize.chat_template: plain in params.yaml"
+        raise TemplateRefusedError(reason, advice) from None
 
 
 @cache

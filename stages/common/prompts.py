@@ -143,8 +143,11 @@ def _encoded(
                 answered.append(response)
                 continue
             messages = json.loads(written)
-            asked.append(chat.render(template, messages, special, prompting=True))
-            answered.append(chat.answer(template, messages, response, special))
+            try:
+                asked.append(chat.render(template, messages, special, prompting=True))
+                answered.append(chat.answer(template, messages, response, special))
+            except chat.TemplateRefusedError as error:
+                raise _named(error, part.iloc[len(answered)]) from None
         pairs = zip(
             tokenizer.encode_batch_fast(asked, add_special_tokens=False),
             tokenizer.encode_batch_fast(answered, add_special_tokens=False),
@@ -153,6 +156,13 @@ def _encoded(
         )
         for one, other, written in pairs:
             yield one.ids or [_begin(tokenizer, special)], other.ids, not written
+
+
+def _named(error: chat.TemplateRefusedError, row: pd.Series) -> UserError:
+    """The refusal with the row's place, where it has one."""
+    if "line" not in row:
+        return error
+    return UserError(f"{row.get('file', '')}, line {row['line']}: {error}")
 
 
 def _begin(tokenizer: Tokenizer, special: Mapping[str, str | None]) -> int:

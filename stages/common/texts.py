@@ -123,7 +123,7 @@ def no_arguments(part: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {}
 
 
-def as_it_is(target: str, row: Mapping[str, Any]) -> str:
+def as_it_is(target: str, row: Mapping[str, Any], labels: list[str]) -> str:
     """`Task.readable` where targets are labels, numbers or texts."""
     return target
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stages.artifacts import read_json
@@ -52,14 +54,36 @@ def asked(task: Any, roles: Sequence[str]) -> str:
     return '{"text": "a text", "text_pair": "another"}' if "text_pair" in roles else TEXT
 
 
+@dataclass(frozen=True)
+class Use:
+    """How the folder is used, for the card's example.
+
+    plain: transformers loads it as it is. asked: what the example is given, as Python. loaded_as:
+    of a folder that peft knows, the class of its base.
+    """
+
+    plain: bool = True
+    asked: str = TEXT
+    loaded_as: str | None = None
+
+
+PIPELINE = Use()
+
+
+def base_repo(params: Any, base: Mapping[str, Any]) -> str | None:
+    """The base's repo on the hub: what was fetched by its name goes before what is said of it."""
+    named = base["source"] in ("cache", "hub")
+    repo: str | None = base["name"] if named else params.base_model
+    return repo
+
+
 def render(
     params: Any,
     task: Any,
     labels: list[str],
     results: Mapping[str, Any],
-    plain: bool = True,
-    asked: str = TEXT,
-    learnt: Mapping[str, Sequence[float]] | None = None,
+    how: Use = PIPELINE,
+    learnt: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> str:
     """The card's text.
 
@@ -67,15 +91,13 @@ def render(
         params: section `export`.
         task: the task's module.
         results: as `read` gives them.
-        asked: what the example of its use is given; as Python.
-        plain: transformers loads the folder as it is.
+        how: the folder is used.
         learnt: what the answers take beside the weights; see stages/tasks/base.py.
     """
     import jinja2
 
     base, measured = results["base"], results["metrics"]
-    # What was fetched by its name goes before what is said of it.
-    repo = base["name"] if base["source"] in ("cache", "hub") else params.base_model
+    repo = base_repo(params, base)
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.filters |= {"inline": _inline, "code": _code}
     training = results["training"]
@@ -86,8 +108,9 @@ def render(
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         **params.model_dump(),
         card_data=metadata(params, task, repo, measured).to_yaml().strip(),
-        plain=plain,
-        asked=asked,
+        plain=how.plain,
+        asked=how.asked,
+        loaded_as=how.loaded_as,
         base=base,
         base_repo=repo,
         source=SOURCES[base["source"]],
@@ -96,7 +119,8 @@ def render(
         hub_task=task.HUB_TASK,
         windowed=task.WINDOWED,
         labels=labels,
-        learnt=learnt or {},
+        learnt=learnt,
+        tuned=training["parameters"].get("loss", {}).get("thresholds") != "half",
         max_length=results["tokens"]["max_length"],
         rows=measured["rows"],
         split=measured["split"],

@@ -88,6 +88,16 @@ class Exported:
         )
         return rows, [bool(encoding.overflowing) for encoding in encoded.encodings]
 
+    def refusal(self, messages: str) -> str:
+        """Why the chat template does not take a conversation in JSON; empty where it does."""
+        about = chat.of_base(self.folder)
+        try:
+            template = prompts.template_of("auto", about)
+            chat.render(template, json.loads(messages), about, prompting=True)
+        except chat.TemplateRefusedError as error:
+            return error.reason
+        return ""
+
     def examples(self, rows: pd.DataFrame) -> prompts.Examples:
         """Of a model that writes texts: prompts with their responses.
 

@@ -57,9 +57,9 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     places = next((x for x in PLACES if inside.issuperset(filter(None, x))), None)
     if places is None:
         raise UnsuitedError(
-            "adapter",
             f"adapters know no base of the kind {model.config.model_type!r}",
             "take BERT, RoBERTa, ELECTRA, DistilBERT, GPT-2, Llama, Mistral or Qwen, or write lora",
+            "adapter",
         )
     attention, output, norm = places
     for layer in layers:

@@ -26,7 +26,8 @@ class Method(Protocol):
     and names their base."""
     Params: type[Section]
     """params.yaml: methods.<name>. A field `learning_rate` overrides `finetune.learning_rate`
-    unless it is null; so does `training_epochs`, where there is one, `finetune.epochs`."""
+    unless it is null; a field `min_epochs`, where there is one, does so where
+    `finetune.epochs` is less."""
 
     def refuses(self, task: str) -> str | None:
         """Why this method cannot be used with a task, or None where it can."""
@@ -37,7 +38,13 @@ class Method(Protocol):
         Args:
             model: base and head.
             new: names of the parameters that the base did not bring (the head).
+
+        Raises:
+            UnsuitedError: the base is of a kind that the method cannot take.
         """
+
+    # A method that peft knows and `merge` cannot make plain may define
+    # `as_peft(model, kind) -> (settings, vectors) | None`; see stages/exporting/adapters.py.
 
     def merge(self, module: nn.Module) -> nn.Module:
         """A model with the trained weights in place, which maps input_ids and attention_mask to

@@ -35,7 +35,7 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     """
     biases = [name for name, _ in model.named_parameters() if name.endswith("bias")]
     if not set(biases) - set(new):
-        raise UnsuitedError("bitfit", "the base has no biases to train", "write lora or head_only")
+        raise UnsuitedError("the base has no biases to train", "write lora or head_only", "bitfit")
     train_only(model, [*biases, *new])
     return Adapted(model)
 

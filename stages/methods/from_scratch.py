@@ -20,7 +20,9 @@ PLAIN = True
 
 class Params(Section):
     learning_rate: float | None = Field(None, gt=0, description="null: finetune.learning_rate")
-    training_epochs: int | None = Field(None, ge=1, description="null: finetune.epochs")
+    min_epochs: int | None = Field(
+        None, ge=1, description="where finetune.epochs is less; null: that"
+    )
 
 
 def refuses(task: str) -> str | None:

@@ -55,10 +55,10 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     attention = [name for name in linear if name.rpartition(".")[2] in KEYS_AND_VALUES | FUSED]
     if not attention:
         raise UnsuitedError(
-            "ia3",
             f"a base of the kind {model.config.model_type!r} has no linear layers for keys and "
             "values",
             "write lora or bitfit",
+            "ia3",
         )
     # Of a layer's linear maps only those back from the inner activations narrow.
     inner = [name for name, module in linear.items() if _narrows(module)]

@@ -14,6 +14,7 @@ from stages.errors import UnsuitedError
 from stages.params import Section
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -42,9 +43,9 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
     config = model.config
     if "past_key_values" not in inspect.signature(model.base_model.forward).parameters:
         raise UnsuitedError(
-            "prefix",
             f"a base of the kind {config.model_type!r} takes no keys and values from outside",
             "write prompt or lora",
+            "prefix",
         )
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -64,6 +65,22 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
         undecayed=frozenset(n for n, p in model.named_parameters() if p is prefix),
         cached=True,
     )
+
+
+def as_peft(model: Any, kind: str) -> tuple[dict[str, Any], torch.Tensor] | None:
+    """As stages/exporting/adapters.py wants it: [length, layers * 2 * heads * size]."""
+    prefix = model.base_model.prefix
+    layers, _, heads, length, size = prefix.shape
+    settings = {
+        "peft_type": "PREFIX_TUNING",
+        "prefix_projection": False,
+        "num_virtual_tokens": length,
+        "token_dim": heads * size,
+        "encoder_hidden_size": heads * size,
+        "num_layers": layers,
+        "num_attention_heads": heads,
+    }
+    return settings, prefix.permute(3, 0, 1, 2, 4).reshape(length, -1)
 
 
 def merge(module: PreTrainedModel) -> PreTrainedModel:

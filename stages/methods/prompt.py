@@ -16,6 +16,7 @@ from stages.adaptation import Adapted, prepend, train_only
 from stages.params import Section
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -70,6 +71,21 @@ def _rows_tokens(module: Any, args: Any, kwargs: dict[str, Any], output: Any) ->
     if kwargs.get("inputs_embeds") is not None:  # the pass that began the rows
         output.last_hidden_state = output.last_hidden_state[:, len(module.prompt) :]
     return output
+
+
+def as_peft(model: Any, kind: str) -> tuple[dict[str, Any], torch.Tensor] | None:
+    """As stages/exporting/adapters.py wants it; not of heads on tokens."""
+    if kind == "TOKEN_CLS":
+        return None
+    prompt = model.base_model.prompt
+    settings = {
+        "peft_type": "PROMPT_TUNING",
+        "num_virtual_tokens": len(prompt),
+        "token_dim": prompt.shape[1],
+        "num_layers": model.config.num_hidden_layers,
+        "num_attention_heads": model.config.num_attention_heads,
+    }
+    return settings, prompt
 
 
 def merge(module: PreTrainedModel) -> PreTrainedModel:

@@ -92,7 +92,7 @@ def render(title: str, task: Any, inputs: Inputs, own: Mapping[str, Any]) -> str
         "metrics": inputs.metrics,
         "details": inputs.training,
         "memory": ", ".join(
-            f"{part} {text.number(round(size / 1e6))}"
+            f"{part} {text.number(round(size / 1e6))} MB"
             for part, size in (inputs.training.get("memory_bytes") or {}).items()
         ),
         "parameters": _parameters(inputs, own),
@@ -257,7 +257,9 @@ def _mistakes(task: Any, inputs: Inputs) -> dict[str, Any]:
                 "characters": len(words),
                 "clipped": len(words) > MISTAKE_CHARACTERS,
                 **{
-                    name: text.clip(task.readable(str(row[of]), row), MISTAKE_CHARACTERS)
+                    name: text.clip(
+                        task.readable(str(row[of]), row, inputs.labels), MISTAKE_CHARACTERS
+                    )
                     for name, of in (("label", task.TARGET), ("predicted", "predicted"))
                 },
             }

@@ -31,8 +31,8 @@ class Study:
     """What a study measured.
 
     `curves` are by method, in the order given, the baseline first. `left_out` are the sizes that
-    the training split has too few rows for, `refused` the methods that cannot do the task, with
-    the reason, and `incomparable` the names of what was not measured by the metric.
+    the training split has too few rows for, `refused` the methods that cannot do the task or take
+    the base, with the reason, and `incomparable` the names of what was not measured by the metric.
     """
 
     metric: str

@@ -121,7 +121,7 @@ class Task(Protocol):
     ) -> tuple[dict[str, pa.Array], dict[str, int]]:
         """Of a windowed task: further columns of the examples, and counts of targets that reach no
         loss, for results/tokens.json: `lost_targets` no token stands for, so they count as
-        missed."""
+        missed; `further_answers` stand beside the one that is learnt."""
 
     # Of finetune.
 
@@ -190,7 +190,7 @@ class Task(Protocol):
     ) -> list[str]:
         """The predicted target of each row, written as `TARGET` is."""
 
-    def readable(self, target: str, row: Mapping[str, Any]) -> str:
+    def readable(self, target: str, row: Mapping[str, Any], labels: list[str]) -> str:
         """A target, true or predicted, as people read it: for the report's list of the worst.
 
         Args:

@@ -158,8 +158,8 @@ def _messages(text: str) -> list[dict[str, str]]:
             advice = did_you_mean(role, chat.ROLES)
             raise ValueError(f"unknown role {role!r} of message {number}; {advice}")
         if not (clean := chat.clean(content)):
-            what = "no response" if number == len(values) else f"message {number} is empty"
-            raise ValueError(what)
+            answers = role == "assistant" and number == len(values)
+            raise ValueError("no response" if answers else f"message {number} is empty")
         turns.append({"role": role, "content": clean})
     return turns
 
@@ -183,13 +183,13 @@ def _parted(text: str, words: int) -> tuple[str, str]:
 def request(value: Mapping[str, Any]) -> dict[str, str]:
     """Of `messages` that end with the user's, of `instruction` and perhaps `input`, or of
     `prompt`."""
-    if "messages" in value:
+    if value.get("messages") is not None:
         turns = _messages(json.dumps(value["messages"], ensure_ascii=False))
         if not turns or turns[-1]["role"] != "user":
             raise ValueError("no prompt: the last message is not the user's")
         messages = json.dumps(turns, ensure_ascii=False)
         return {"prompt": _told(turns), "messages": messages}
-    names = ("prompt",) if "prompt" in value else ("instruction", "input")
+    names = ("prompt",) if value.get("prompt") is not None else ("instruction", "input")
     row = {name: value[name] for name in names if value.get(name) is not None}
     if not row:
         raise ValueError("no key 'prompt', 'instruction' or 'messages'")

@@ -230,8 +230,10 @@ def decide(
     return _names(scores(logits, examples, labels, learnt), labels)
 
 
-def readable(target: str, row: Mapping[str, Any]) -> str:
-    return ", ".join(json.loads(target)) or "(none)"
+def readable(target: str, row: Mapping[str, Any], labels: list[str]) -> str:
+    given = json.loads(target)
+    # A comma within a name must not read like one between names.
+    return ", ".join(f"“{one}”" if "," in one else one for one in given) or "(none)"
 
 
 def answers(

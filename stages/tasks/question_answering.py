@@ -358,7 +358,7 @@ def decide(
     return [json.dumps(one, ensure_ascii=False) for one in _given(logits, examples, learnt)[0]]
 
 
-def readable(target: str, row: Mapping[str, Any]) -> str:
+def readable(target: str, row: Mapping[str, Any], labels: list[str]) -> str:
     return " / ".join(dict.fromkeys(one["text"] for one in json.loads(target))) or "(no answer)"
 
 

@@ -205,7 +205,8 @@ def labels(rows: pd.DataFrame, data: Data) -> list[str]:
         if len(tags) > texts.MANY_LABELS and len(tags) > len(rows):
             raise UserError(f"column {data.tags!r} has {len(tags)} different tags; name another")
         names = list(data.labels) or sorted(tags)
-        if len(names) > 1 and _spelt(names):
+        others = [name for name in names if name != tagging.OUTSIDE]
+        if others and all(name[:2] in ("B-", "I-") for name in others):
             raise UserError(
                 "params.yaml: tasks.token_classification.data.scheme: got 'plain', but the labels "
                 f"{', '.join(names[:3])} ... spell entities; write iob2, and their names alone in "
@@ -414,10 +415,10 @@ def decide(
     return [json.dumps(of, ensure_ascii=False) for of in _decided(logits, examples, labels)]
 
 
-def readable(target: str, row: Mapping[str, Any]) -> str:
-    """The entities; or where no tag spells one, each word with its tag."""
+def readable(target: str, row: Mapping[str, Any], labels: list[str]) -> str:
+    """The entities; of plain tags each word with its own."""
     tags, words = json.loads(target), _words(row["text"], row["words"])
-    if any(tag != tagging.OUTSIDE and tag[:2] not in ("B-", "I-") for tag in tags):
+    if not _spelt(labels):
         return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
     told = [f"{' '.join(words[start:end])} ({kind})" for kind, start, end in tagging.entities(tags)]
     return "; ".join(told) or "(none)"
@@ -485,7 +486,10 @@ def evaluation(
 
 
 def right(target: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    return scores[:, -2] == scores[:, -1]
+    """Are all entities (or words) given, and no others?"""
+    k = target.shape[1]
+    hits, given = scores[:, :k].sum(axis=1), scores[:, k : 2 * k].sum(axis=1)
+    return (hits == target.sum(axis=1)) & (hits == given)
 
 
 def severity(target: np.ndarray, scores: np.ndarray) -> tuple[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import Any
@@ -51,7 +52,7 @@ class BestEpoch(pl.Callback):
         }
         row |= {f"validation_{name}": value for name, value in validation.items()}
         self.curve.append(row)
-        score = (validation[self.metric], -validation["loss"])
+        score = (_or_worst(validation[self.metric]), _or_worst(-validation["loss"]))
         if self.best is None or score > self.best:
             self.best, self.epoch = score, int(row["epoch"])
             self.weights = module.trained(step)
@@ -59,9 +60,14 @@ class BestEpoch(pl.Callback):
 
     def stops(self) -> bool:
         """Has the metric not risen for too long?"""
-        values = [row[f"validation_{self.metric}"] for row in self.curve]
+        values = [_or_worst(row[f"validation_{self.metric}"]) for row in self.curve]
         since = len(values) - 1 - values.index(max(values)) if values else 0
         return 0 < self.patience <= since
+
+
+def _or_worst(value: float) -> float:
+    """What is no number, such as of training that diverged, is below all numbers."""
+    return -math.inf if math.isnan(value) else value
 
 
 def measure(trainer: pl.Trainer, module: FineTuning, splits: Splits, best: BestEpoch) -> None:

@@ -37,10 +37,14 @@ class Splits(pl.LightningDataModule):
             Rows(table, pad_id, parts, first_position, typed) for table in (train, validation)
         )
 
-    def order(self) -> Shuffled:
-        """The batches of training rows; as many in each epoch."""
+    def order(self, start: tuple[int, int] | None = None) -> Shuffled:
+        """The batches of training rows; as many in each epoch.
+
+        Args:
+            start: epoch and batch to begin with; None: those that training begins with.
+        """
         return Shuffled(
-            self.train.lengths, self.batch_size, self.seed, self.start,
+            self.train.lengths, self.batch_size, self.seed, start or self.start,
             tokens=self.tokens, ranks=self.ranks,
         )  # fmt: skip
 

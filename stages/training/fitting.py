@@ -10,6 +10,7 @@ for either, and a stand-in would have to follow both libraries' insides, so both
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,9 @@ class Finetune(Section):
 
 
 def of_method(params: Finetune, run: Run) -> Finetune:
-    """The section with the epochs that the method brings, if it does."""
-    return lasting(params, getattr(run.method_params, "training_epochs", None) or params.epochs)
+    """The section with as many epochs as the method needs."""
+    least = getattr(run.method_params, "min_epochs", None) or 1
+    return lasting(params, max(least, params.epochs))
 
 
 def lasting(params: Finetune, epochs: int) -> Finetune:
@@ -364,6 +366,30 @@ def optimization(params: Finetune, run: Run, batches: int) -> Optimization:
         schedule=params.schedule,
         seed=params.seed,
     )
+
+
+def require_numbers(best: BestEpoch, run: Run, module: FineTuning, rows: int) -> None:
+    """
+    Args:
+        rows: of the validation split.
+
+    Raises:
+        UserError: training diverged, or the metric that picks the epoch is not defined.
+    """
+    chosen = best.curve[best.epoch - 1]
+    if not math.isfinite(chosen["validation_loss"]):
+        own = run.method_params.learning_rate
+        key = f"methods.{run.method_name}.learning_rate" if own else "finetune.learning_rate"
+        rate = module.how.learning_rate
+        raise UserError(
+            f"params.yaml: {key}: training diverged: the loss is no number from epoch "
+            f"{best.epoch} on, got {rate:g}; write a lower one, such as {rate / 10:g}"
+        )
+    if not math.isfinite(chosen[f"validation_{best.metric}"]):
+        raise UserError(
+            f"params.yaml: prepare.validation: {best.metric} is no number on its {rows} rows, so "
+            "no epoch can be chosen; add validation rows, with targets that differ"
+        )
 
 
 def parameters(params: Finetune, run: Run) -> dict[str, Any]:

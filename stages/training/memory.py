@@ -33,7 +33,7 @@ class Estimate:
     gradients: int
     optimizer: int
     activations: int
-    program: int  # on a CPU: Python, its libraries, the rows, and a copy of the best weights
+    program: int = 0  # on a CPU: Python, its libraries, the rows, and a copy of the best weights
 
     @property
     def total(self) -> int:
@@ -98,12 +98,12 @@ def _gathered(model: Any) -> int:
 
 
 def heaviest(splits: Splits) -> int:
-    """Tokens that the heaviest batch of the first epoch computes."""
+    """Tokens that the heaviest batch of the first epoch computes, wherever training goes on."""
     lengths = splits.train.lengths
     packed = splits.train.first_position is not None
     return max(
         int(lengths[rows].sum() if packed else len(rows) * lengths[rows].max())
-        for rows in splits.order()
+        for rows in splits.order((0, 0))
         if len(rows)  # a rank may have no share of a small batch
     )
 

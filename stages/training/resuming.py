@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -118,7 +117,7 @@ class Resuming(pl.Callback):
             "best": self.best.best,
             "best_epoch": self.best.epoch,
             "settled": self.best.settled,
-            "memory": asdict(module.memory) if module.memory else None,
+            "memory": module.memory.of_training() if module.memory else None,
         }
         cpu = weights.on_cpu(tensors, drop=not self.ranks.speaks)
         if self.ranks.speaks:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from stages.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
 
-
-def figures(metrics: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Metrics [1] as JSON; without those that are no number, such as a baseline's likelihood."""
-    found = {name: float(value[0]) for name, value in metrics.items()}
+def figures(metrics: Mapping[str, float | np.ndarray]) -> dict[str, float]:
+    """Metrics, numbers or [1], as JSON; without those that are no number, such as a baseline's
+    likelihood, or the loss of training that diverged."""
+    found = {name: float(np.ravel(value)[0]) for name, value in metrics.items()}
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 

@@ -28,7 +28,9 @@ def rounds(section: Sweep) -> int:
     return section.rounds if section.strategy == "tpe" else 1
 
 
-def plan(section: Sweep, number: int, past: Sequence[tuple[Setting, float]]) -> list[Setting]:
+def plan(
+    section: Sweep, number: int, past: Sequence[tuple[Setting, float | None]]
+) -> list[Setting]:
     """The settings of a round.
 
     Args:
@@ -81,10 +83,13 @@ def _tidy(value: float, within: Range) -> float | int:
     return min(max(float(f"{value:.4g}"), within.low), within.high)
 
 
-def _suggested(section: Sweep, number: int, past: Sequence[tuple[Setting, float]]) -> list[Setting]:
+def _suggested(
+    section: Sweep, number: int, past: Sequence[tuple[Setting, float | None]]
+) -> list[Setting]:
     """Suggestions of the tree-structured Parzen estimator (Bergstra et al., "Algorithms for
     Hyper-Parameter Optimization", 2011), as Optuna implements it. The first round is random; in a
-    round, those not yet run count as bad, so that suggestions differ."""
+    round, those not yet run count as bad, so that suggestions differ; those without a number, for
+    training diverged, as bad as the worst."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -94,12 +99,19 @@ def _suggested(section: Sweep, number: int, past: Sequence[tuple[Setting, float]
         n_startup_trials=section.trials, constant_liar=True, multivariate=True, seed=seed
     )
     study = optuna.create_study(sampler=sampler, direction="maximize")
+    known = [value for _, value in past if value is not None]
     for setting, value in past:
         params = {
             key: values.index(setting[key]) if isinstance(values, list) else setting[key]
             for key, values in section.parameters.items()
         }
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=value))
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=params,
+                distributions=space,
+                value=min(known, default=0.0) if value is None else value,
+            )
+        )
     found = []
     for _ in range(section.trials):
         asked = study.ask(space).params

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Table:
 
     metric: str
     rows: list[Row]
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    """Configurations of which a trial has no number for the metric, for training diverged."""
 
     def best(self) -> Row:
         return self.rows[0]
@@ -83,22 +85,31 @@ def chosen(
 
 def tabulate(trials: Sequence[Mapping[str, Any]]) -> Table:
     """Group by everything but seeds. Order: mean of the main metric on the validation split, the
-    higher first; then fewer trained parameters. The test split has no say."""
+    higher first; then fewer trained parameters. The test split has no say.
+
+    Raises:
+        UserError: no trial has the metric.
+    """
     metric = trials[0]["main_metric"]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for trial in trials:
         config = {key: value for key, value in trial["overrides"].items() if not is_seed(key)}
         groups.setdefault(repr(sorted(config.items())), []).append(trial)
-    rows = [
-        Row(
-            {key: value for key, value in of[0]["overrides"].items() if not is_seed(key)},
-            {split: [trial[split][metric] for trial in of] for split in SPLITS},
-            of[0]["trained_parameters"],
+    rows, left_out = [], []
+    for _, of in sorted(groups.items()):
+        config = {key: value for key, value in of[0]["overrides"].items() if not is_seed(key)}
+        if all(metric in trial[split] for trial in of for split in SPLITS):
+            values = {split: [trial[split][metric] for trial in of] for split in SPLITS}
+            rows.append(Row(config, values, of[0]["trained_parameters"]))
+        else:
+            left_out.append(config)
+    if not rows:
+        raise UserError(
+            f"trials: {metric} is no number in any configuration, for training diverged or all "
+            "targets are one; write lower learning rates"
         )
-        for _, of in sorted(groups.items())
-    ]
     rows.sort(key=lambda row: (-row.mean("validation"), row.trained_parameters))
-    return Table(metric, rows)
+    return Table(metric, rows, left_out)
 
 
 def as_json(table: Table) -> dict[str, Any]:
@@ -107,6 +118,7 @@ def as_json(table: Table) -> dict[str, Any]:
         "chosen_on": "validation",
         "best": _row(table.best()),
         "configurations": [_row(row) for row in table.rows],
+        "left_out": table.left_out,
     }
 
 
@@ -150,6 +162,8 @@ def told(table: Table, most: int = 20) -> list[str]:
         lines.append(f"{head:<{width}}  {cells}  {len(row.values['validation'])}")
     if len(table.rows) > most:
         lines.append(f"and {len(table.rows) - most} more")
+    for config in table.left_out:
+        lines.append(f"left out, for {table.metric} is no number: {title(config)}")
     return lines
 
 
