@@ -100,6 +100,13 @@ def depths(model: PreTrainedModel, new: Iterable[str]) -> dict[str, int]:
     return found
 
 
+def is_causal(model: PreTrainedModel) -> bool:
+    """Does a token see only those before it? Layers say so, or the head, which transformers calls
+    `score` where it reads a row's last token."""
+    said = any(getattr(module, "is_causal", False) for module in model.modules())
+    return said or hasattr(model, "score") or type(model).__name__.endswith("ForCausalLM")
+
+
 PREPENDED = "prepended"  # attribute of a base: how many positions a method takes before each row
 
 

@@ -9,7 +9,6 @@ import csv
 import time
 
 from stages.artifacts import read_arrow, read_json, replacing, write_json
-from stages.errors import UserError
 from stages.params import Run
 from stages.training import fitting
 from stages.training.fitting import LIBRARIES, Finetune
@@ -34,11 +33,7 @@ def run(params: Finetune, run: Run) -> dict[str, object]:
     started = time.perf_counter()
     module, best = fitting.fit(params, run, machine, labels, train, validation, store)
     seconds = time.perf_counter() - started
-    try:
-        fitting.require_numbers(best, run, module, len(validation))
-    except UserError:
-        store.remove()  # nobody goes on from there
-        raise
+    fitting.require_numbers(best, run, module, len(validation), store)
 
     from stages.training import weights
 

@@ -111,8 +111,11 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
     """One object for each line of the batch."""
     form = chat.clean if task.GENERATIVE else normalise
     clean = [{role: form(line.texts.get(role, "")) for role in model.texts} for line in batch]
+    spoken = task.GENERATIVE and not _completes(model)
     reasons = [
-        line.reason or _unusable(model, line, texts)
+        line.reason
+        or next((f"no {role}" for role, text in texts.items() if not text), "")
+        or (model.refusal(_messages(line, texts, task)) if spoken else "")
         for line, texts in zip(batch, clean, strict=True)
     ]
     usable = [
@@ -138,11 +141,12 @@ def answers(model: inference.Exported, task: Any, batch: list[Text]) -> list[dic
     ]
 
 
-def _unusable(model: inference.Exported, line: Text, clean: dict[str, str]) -> str:
-    """Why a line has no answer; empty where it has one."""
-    if missing := next((role for role, text in clean.items() if not text), None):
-        return f"no {missing}"
-    return model.refusal(line.texts["messages"]) if "messages" in line.texts else ""
+def _messages(line: Text, clean: dict[str, str], task: Any) -> str:
+    """What the model is asked, as a conversation in JSON."""
+    asked = {role: [text] for role, text in clean.items()}
+    asked["messages"] = [line.texts.get("messages", "")]
+    (found,) = task.ask(asked, [])["messages"]
+    return str(found)
 
 
 def _cut(

@@ -84,6 +84,8 @@ def run(params: Pretrain) -> dict[str, object]:
     started = time.perf_counter()
     module, best = fitting.fit(chosen, job, machine, [], train, validation, store, tracked=False)
     seconds = time.perf_counter() - started
+    key = "workflow/pretrain/params.yaml: pretrain.learning_rate"
+    fitting.require_numbers(best, job, module, len(validation), store, key)
     outcome = fitting.outcome(chosen, job, machine, module, best, len(train))
     outcome = {
         key: value for key, value in outcome.items() if key not in ("task", "method", "selected_by")

@@ -58,8 +58,8 @@ class Job:
 
 
 def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
-    """Write job.out: the metrics of both splits, and what training did; or, where rows are lacking
-    and the trial is to be skipped, how many there are."""
+    """Write job.out: the metrics of both splits (none of training that diverged), and what training
+    did; or, where rows are lacking and the trial is to be skipped, how many there are."""
     labels = read_json("data/prepared/labels.json")
     train, validation, test = (
         read_arrow(f"data/tokenized/{split}.arrow") for split in ("train", "validation", "test")
@@ -81,36 +81,50 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
     )
     seconds = time.perf_counter() - started
 
-    from stages.training import weights
-    from stages.training.batching import firsts, targets
-    from stages.training.predicting import predict
-
-    about = {
-        "labels": labels,
-        "method_params": run.method_params.model_dump(mode="json"),
-        "learnt": module.learnt | best.settled,
-    }
-    model = weights.assemble(run, about, best.weights, job.out)
-    logits = predict(model, test, job.evaluate.batch_size, machine.device, run.task)
-    learnt = model.config.finetuning_learnt
-    scores = run.task.scores(logits, test, labels, learnt).astype("float64")
-    once = np.ones((1, len(firsts(test))))
-    metrics = run.task.metrics(targets(test), scores, once)
     outcome = fitting.outcome(section, run, machine, module, best, len(train))
+    validation, tested = outcome.pop("validation"), dict[str, float]()
+    if fitting.diverged(best):
+        validation, outcome["diverged"] = {}, True
+    else:
+        about = {
+            "labels": labels,
+            "method_params": run.method_params.model_dump(mode="json"),
+            "learnt": module.learnt | best.settled,
+        }
+        tested = _tested(about, best.weights, test, run, job, machine.device)
     write_json(
         job.out,
         {
             "overrides": dict(job.overrides),
             "main_metric": run.task.SELECTION_METRIC,
             "rows": {"train": len(train), "validation": len(validation), "test": len(test)},
-            "validation": figures(outcome.pop("validation")),
-            "test": figures(metrics),
+            "validation": validation,
+            "test": tested,
             "trial": params.model_dump(),
             **outcome,
         },
     )
     store.remove()
     return {"training_seconds": round(seconds, 2)}
+
+
+def _tested(
+    about: dict[str, Any], own: dict[str, Any], test: pa.Table, run: Run, job: Job, device: str
+) -> dict[str, float]:
+    """The metrics of a trained model on the test split.
+
+    Args:
+        about: as `weights.assemble` takes it; `own`: the trained weights.
+    """
+    from stages.training import weights
+    from stages.training.batching import firsts, targets
+    from stages.training.predicting import predict
+
+    model = weights.assemble(run, about, own, job.out)
+    logits = predict(model, test, job.evaluate.batch_size, device, run.task)
+    learnt = model.config.finetuning_learnt
+    scores = run.task.scores(logits, test, about["labels"], learnt).astype("float64")
+    return figures(run.task.metrics(targets(test), scores, np.ones((1, len(firsts(test))))))
 
 
 def drawn(table: pa.Table, rows: int | None, number: int) -> pa.Table:

@@ -10,7 +10,10 @@ import pytest
 
 from stages import __main__
 from stages.errors import UserError
+from stages.studying import findings, outcomes
 from stages.tasks import classification
+from stages.training import fitting
+from stages.training.callbacks import BestEpoch
 from stages.trials import table
 from tests import running
 
@@ -47,10 +50,42 @@ def test_finetune_says_which_rate_to_lower(tmp_path: Path) -> None:
         running.run("finetune")
 
 
-def test_a_trial_has_the_numbers_that_there_are() -> None:
+def test_a_trial_has_no_numbers() -> None:
     __main__.run_trial("trial", ["results/trials/t.json", "trial.rows=16"])
     found = running.json_of("results/trials/t.json")
-    assert "loss" not in found["validation"] and 0 <= found["validation"]["accuracy"] <= 1
+    # Of logits that are no numbers a class is still the first, and rightly so in some rows.
+    assert found["diverged"] and found["validation"] == found["test"] == {}
+
+
+def test_an_epoch_that_diverged_is_never_the_best() -> None:
+    from types import SimpleNamespace
+
+    import torch
+
+    best = BestEpoch("accuracy", patience=1)
+    for epoch, (accuracy, loss) in enumerate([(0.6, 0.5), (0.9, float("nan"))], 1):
+        module: Any = SimpleNamespace(
+            validation={"accuracy": accuracy, "loss": loss},
+            train_loss=[torch.tensor(0.5)],
+            trained=lambda step: {"step": step},
+            settled={},
+        )
+        best.judge(module, epoch, epoch, 0.1)
+    assert best.epoch == 1 and not fitting.diverged(best) and best.stops()
+
+
+def test_a_study_leaves_out_sizes_that_diverged() -> None:
+    def one(value: float | None) -> dict[str, Any]:
+        found: dict[str, Any] = {"main_metric": "accuracy", "rows": {"test": 9}, "steps": 1}
+        return found | (
+            {"test": {}, "diverged": True} if value is None else {"test": {"accuracy": value}}
+        )
+
+    of = outcomes.gathered(
+        {("full", 16, 0): one(0.9), ("full", 16, 1): one(None), ("full", 99, 0): one(0.8)}
+    )
+    assert list(of.curves["full"].values) == [99]
+    assert "Left out: full with 16 rows, which diverged in a draw." in findings.notes(of)
 
 
 def outcome(rate: float, **validation: float) -> dict[str, Any]:

@@ -70,6 +70,22 @@ def test_peft_gives_the_evaluated_logits(method: str) -> None:
     np.testing.assert_allclose(found, np.stack(rows["logits"].tolist()), atol=1e-4)
 
 
+def test_peft_gets_the_head_that_the_base_has_brought() -> None:
+    """Which is not trained, and which peft asks for nevertheless."""
+    from peft import PeftModel
+    from transformers import BertForSequenceClassification
+
+    _, run = exporting.ready("prefix")
+    model: Any = BertForSequenceClassification.from_pretrained("data/base")
+    run.method.apply(model, [], run.method_params)
+    adapters.write(Path(), model, run.method, "data/base")
+    base = BertForSequenceClassification.from_pretrained("data/base")
+    theirs = PeftModel.from_pretrained(base, ".").eval()
+    inputs = {"input_ids": torch.arange(5)[None], "attention_mask": torch.ones(1, 5)}
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(**inputs).logits, model.eval()(**inputs).logits)
+
+
 def test_no_format_of_peft_is_written_where_it_computes_something_else() -> None:
     export.run(*exporting.ready("adapter"))
     assert not (FOLDER / adapters.CONFIG).exists()

@@ -104,7 +104,7 @@ def test_two_processes_learn_what_one_learns(folder: Path, way: str) -> None:
     assert [row["step"] for row in others] == [row["step"] for row in steps]
     for row, other in zip(steps, others, strict=True):
         assert other == pytest.approx(row, rel=1e-4, abs=1e-5)
-    shares = {"padding_share", "validation", "stored_bytes"}
+    shares = {"padding_share", "validation", "stored_bytes", "memory_bytes"}
     assert {k: v for k, v in also.items() if k not in shares} == {
         k: v for k, v in told.items() if k not in shares
     }

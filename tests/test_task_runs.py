@@ -242,15 +242,21 @@ def test_what_is_asked_is_read_in_every_form_of_training(done: tuple[str, Path])
     refusing = (
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
     )
+    refusing += "{% if 'secret' in messages[0]['content'] %}{{ raise_exception('no') }}{% endif %}"
+    lines = [
+        {"messages": [{"role": "system", "content": "be"}, say[0]]},
+        {"messages": [say[0]]},
+        {"prompt": "a secret"},
+    ]
     template.write_text(refusing + plain, encoding="utf-8")
-    lines = [{"messages": [{"role": "system", "content": "be"}, say[0]]}, {"messages": [say[0]]}]
     Path("asked.jsonl").write_text(_lines(lines), encoding="utf-8")
     out = subprocess.run(
         [sys.executable, "-m", "stages", "predict", "--file", "asked.jsonl"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     template.write_text(plain, encoding="utf-8")
-    refused, answered = (json.loads(line) for line in out.splitlines())
+    refused, answered, other = (json.loads(line) for line in out.splitlines())
+    assert other["reason"] == "the chat template refuses it: no"
     assert refused["reason"] == "the chat template refuses it: no system"
     assert refused["response"] is None and isinstance(answered["response"], str)
     asked = model.tokenizer.decode(model.examples(rows).ids, skip_special_tokens=True)

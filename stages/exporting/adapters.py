@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stages.adaptation import is_causal
 from stages.artifacts import write_json
 
 if TYPE_CHECKING:
@@ -43,14 +44,13 @@ def write(folder: Path, model: PreTrainedModel, method: Any, base: str) -> str |
     kind = next((kind for end, kind in KINDS.items() if name.endswith(end)), None)
     if kind is None or not hasattr(method, "as_peft"):
         return None
-    causal = any(getattr(module, "is_causal", False) for module in model.modules())
-    if causal != (kind == "CAUSAL_LM"):
+    if (kind == "CAUSAL_LM") != is_causal(model):
         return None
     found = method.as_peft(model, kind)
     if found is None:
         return None
     settings, vectors = found
-    head = _head(model)
+    head = _head(model, whole=kind != "CAUSAL_LM")
     modules = sorted({_module(name) for name in head})
     write_json(
         folder / CONFIG,
@@ -70,14 +70,19 @@ def write(folder: Path, model: PreTrainedModel, method: Any, base: str) -> str |
     return name
 
 
-def _head(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The trained weights, but for those that the method has put in the base itself."""
+def _head(model: PreTrainedModel, *, whole: bool) -> dict[str, torch.Tensor]:
+    """The trained weights, but for those that the method has put in the base itself.
+
+    Args:
+        whole: and the rest of the head, which peft wants even where the base has brought it.
+    """
     base: Any = model.base_model
     own = {id(weight) for _, weight in base.named_parameters(recurse=False)}
+    of_base = {id(weight) for weight in base.parameters()}
     return {
         name: weight
         for name, weight in model.named_parameters()
-        if weight.requires_grad and id(weight) not in own
+        if id(weight) not in own and (weight.requires_grad or (whole and id(weight) not in of_base))
     }
 
 

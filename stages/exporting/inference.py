@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,12 +89,16 @@ class Exported:
         )
         return rows, [bool(encoding.overflowing) for encoding in encoded.encodings]
 
+    @cached_property
+    def speech(self) -> dict[str, Any]:
+        """How the model is spoken to; see `stages.common.chat.of_base`."""
+        return chat.of_base(self.folder)
+
     def refusal(self, messages: str) -> str:
         """Why the chat template does not take a conversation in JSON; empty where it does."""
-        about = chat.of_base(self.folder)
+        template = prompts.template_of("auto", self.speech)
         try:
-            template = prompts.template_of("auto", about)
-            chat.render(template, json.loads(messages), about, prompting=True)
+            chat.render(template, json.loads(messages), self.speech, prompting=True)
         except chat.TemplateRefusedError as error:
             return error.reason
         return ""
@@ -104,10 +109,9 @@ class Exported:
         Args:
             rows: as `stages.common.prompts.make` takes them.
         """
-        about = chat.of_base(self.folder)
-        template = prompts.template_of("auto", about)
+        template = prompts.template_of("auto", self.speech)
         tokenizer = self.tokenizer.backend_tokenizer
-        return prompts.make(tokenizer, rows, self.max_length, template, about)
+        return prompts.make(tokenizer, rows, self.max_length, template, self.speech)
 
     def nats(self, rows: pd.DataFrame) -> list[np.ndarray]:
         """Of a model that writes texts: for each row's tokens [tokens] minus the logarithm of the

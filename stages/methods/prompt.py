@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from stages.adaptation import Adapted, prepend, train_only
+from stages.adaptation import Adapted, is_causal, prepend, train_only
 from stages.params import Section
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ def apply(model: PreTrainedModel, new: list[str], params: Params) -> Adapted:
             kwargs["position_ids"] = torch.cat([own, places], 1)
 
     prepend(model, lambda: params.length, put, "methods.prompt.length")
-    causal = any(getattr(module, "is_causal", False) for module in model.modules())
-    if causal or not type(model).__name__.endswith("ForSequenceClassification"):
+    if is_causal(model) or not type(model).__name__.endswith("ForSequenceClassification"):
         # The head reads each token, or looks for the last one.
         model.base_model.register_forward_hook(_rows_tokens, with_kwargs=True)
     return Adapted(

@@ -90,6 +90,8 @@ def notes(study: Study) -> list[str]:
     ]
     for method, why in study.refused.items():
         told.insert(0, f"Left out: {method}, for {why}.")
+    for method, rows in study.diverged:
+        told.insert(0, f"Left out: {method} with {count(rows)} rows, which diverged in a draw.")
     for title in study.incomparable:
         told.insert(0, f"Left out: {title}, which has no {name(study.metric)}.")
     few, all_of = study.curves.get("prompt"), study.curves.get("full")

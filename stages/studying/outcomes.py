@@ -32,7 +32,8 @@ class Study:
 
     `curves` are by method, in the order given, the baseline first. `left_out` are the sizes that
     the training split has too few rows for, `refused` the methods that cannot do the task or take
-    the base, with the reason, and `incomparable` the names of what was not measured by the metric.
+    the base, with the reason, `incomparable` the names of what was not measured by the metric, and
+    `diverged` the methods and sizes of which a draw diverged.
     """
 
     metric: str
@@ -42,6 +43,7 @@ class Study:
     curves: dict[str, Curve]
     refused: dict[str, str] = field(default_factory=dict)
     incomparable: list[str] = field(default_factory=list)
+    diverged: list[tuple[str, int]] = field(default_factory=list)
 
 
 def read(folder: Path, methods: Sequence[str], sizes: Sequence[int], draws: Sequence[int]) -> Study:
@@ -76,8 +78,8 @@ def gathered(found: Mapping[tuple[str, int, int], Mapping[str, Any]]) -> Study:
     """Outcomes by method, rows and draw as a study.
 
     Raises:
-        UserError: the training split has too few rows for every size, or no method can do the
-            task.
+        UserError: the training split has too few rows for every size, no method can do the task,
+            or all of them diverge.
     """
     refused = {key[0]: one["refused"] for key, one in found.items() if "refused" in one}
     measured = {key: outcome for key, outcome in found.items() if "test" in outcome}
@@ -88,6 +90,11 @@ def gathered(found: Mapping[tuple[str, int, int], Mapping[str, Any]]) -> Study:
         raise UserError("no size of the study is as small as the training split; add one")
     first = (trials or [*measured.values()])[0]
     metric = first["main_metric"]
+    # Of a method with so many rows, all draws or none: the mean of those that went well flatters.
+    failed = {key[:2] for key, outcome in measured.items() if outcome.get("diverged")}
+    measured = {key: outcome for key, outcome in measured.items() if key[:2] not in failed}
+    if not measured:
+        raise UserError("study: training diverged in every trial; lower the learning rates")
     others = [key for key, outcome in measured.items() if metric not in outcome["test"]]
     incomparable = {key[0]: measured.pop(key).get("baseline", key[0]) for key in others}
     curves: dict[str, Curve] = {}
@@ -102,7 +109,14 @@ def gathered(found: Mapping[tuple[str, int, int], Mapping[str, Any]]) -> Study:
     lacking = [rows for (_, rows, _), outcome in found.items() if "lacking" in outcome]
     left_out = [rows for rows in _distinct(lacking) if rows not in sizes]
     return Study(
-        metric, sizes, left_out, first["rows"]["test"], curves, refused, [*incomparable.values()]
+        metric,
+        sizes,
+        left_out,
+        first["rows"]["test"],
+        curves,
+        refused,
+        [*incomparable.values()],
+        sorted(failed),
     )
 
 

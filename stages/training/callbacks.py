@@ -52,7 +52,7 @@ class BestEpoch(pl.Callback):
         }
         row |= {f"validation_{name}": value for name, value in validation.items()}
         self.curve.append(row)
-        score = (_or_worst(validation[self.metric]), _or_worst(-validation["loss"]))
+        score = _score(validation[self.metric], validation["loss"])
         if self.best is None or score > self.best:
             self.best, self.epoch = score, int(row["epoch"])
             self.weights = module.trained(step)
@@ -60,14 +60,20 @@ class BestEpoch(pl.Callback):
 
     def stops(self) -> bool:
         """Has the metric not risen for too long?"""
-        values = [_or_worst(row[f"validation_{self.metric}"]) for row in self.curve]
+        values = [
+            _score(row[f"validation_{self.metric}"], row["validation_loss"])[0]
+            for row in self.curve
+        ]
         since = len(values) - 1 - values.index(max(values)) if values else 0
         return 0 < self.patience <= since
 
 
-def _or_worst(value: float) -> float:
-    """What is no number, such as of training that diverged, is below all numbers."""
-    return -math.inf if math.isnan(value) else value
+def _score(metric: float, loss: float) -> tuple[float, float]:
+    """Of an epoch, the higher the better. One that has diverged is below all others, whatever its
+    metric: of logits that are no numbers some class is still the first."""
+    if not (math.isfinite(metric) and math.isfinite(loss)):
+        return -math.inf, -math.inf
+    return metric, -loss
 
 
 def measure(trainer: pl.Trainer, module: FineTuning, splits: Splits, best: BestEpoch) -> None:

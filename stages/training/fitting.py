@@ -23,6 +23,7 @@ from stages.pins import versions
 from stages.training.machine import Device, Machine, Precision
 from stages.training.ranks import SharingOut
 from stages.training.schedule import Optimization, Schedule, steps_per_epoch
+from stages.training.trials import figures
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -368,24 +369,40 @@ def optimization(params: Finetune, run: Run, batches: int) -> Optimization:
     )
 
 
-def require_numbers(best: BestEpoch, run: Run, module: FineTuning, rows: int) -> None:
+def diverged(best: BestEpoch) -> bool:
+    """Is the loss no number, even in the best epoch?"""
+    return not math.isfinite(best.curve[best.epoch - 1]["validation_loss"])
+
+
+def require_numbers(
+    best: BestEpoch,
+    run: Run,
+    module: FineTuning,
+    rows: int,
+    store: Checkpoints,
+    key: str | None = None,
+) -> None:
     """
     Args:
         rows: of the validation split.
+        store: whose checkpoints are removed before a refusal, for nobody goes on from there.
+        key: of the learning rate, with its file; None: that of params.yaml.
 
     Raises:
         UserError: training diverged, or the metric that picks the epoch is not defined.
     """
-    chosen = best.curve[best.epoch - 1]
-    if not math.isfinite(chosen["validation_loss"]):
+    if diverged(best):
         own = run.method_params.learning_rate
-        key = f"methods.{run.method_name}.learning_rate" if own else "finetune.learning_rate"
+        of = f"methods.{run.method_name}" if own else "finetune"
+        key = key or f"params.yaml: {of}.learning_rate"
         rate = module.how.learning_rate
+        store.remove()
         raise UserError(
-            f"params.yaml: {key}: training diverged: the loss is no number from epoch "
+            f"{key}: training diverged: the loss is no number from epoch "
             f"{best.epoch} on, got {rate:g}; write a lower one, such as {rate / 10:g}"
         )
-    if not math.isfinite(chosen[f"validation_{best.metric}"]):
+    if not math.isfinite(best.curve[best.epoch - 1][f"validation_{best.metric}"]):
+        store.remove()
         raise UserError(
             f"params.yaml: prepare.validation: {best.metric} is no number on its {rows} rows, so "
             "no epoch can be chosen; add validation rows, with targets that differ"
@@ -431,7 +448,9 @@ def outcome(
         "stored_bytes": weights.size(best.weights.values()),
         "memory_bytes": module.memory.of_training() if module.memory else None,
         "learning_rate": module.how.learning_rate if module.adapted.steps else None,
-        "validation": {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k},
+        "validation": figures(
+            {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k}
+        ),
         "device_class": machine.device_class(),
         "parameters": parameters(params, run),
         "libraries": versions((*LIBRARIES, *run.method.LIBRARIES)),
