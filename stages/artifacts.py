@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,11 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Indented, keys in the order given, NaN refused (it is no JSON)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float]:
+    """The values that JSON can hold: without infinities and what is no number."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def read_json(path: str | Path) -> Any:

@@ -78,7 +78,7 @@ def run(params: Export, run: Run) -> dict[str, object]:
     if run.task.GENERATIVE:
         _configure(model, results)
         model.config.finetuning_completes = completes
-    asked = card.FIRST_WORDS if completes else card.asked(run.task, roles)
+    asked = card.asked(run.task, roles, completes=completes)
     loaded_as = None
     with replacing_folder("models/export") as folder:
         if run.method.PLAIN:

@@ -81,7 +81,6 @@ class TemplateRefusedError(UserError):
     def __init__(self, reason: str, advice: str) -> None:
         super().__init__(f"chat template of the base: {reason}; {advice}")
         self.reason = f"the chat template refuses it: {reason}"
-        self.advice = advice
 
 
 def render(

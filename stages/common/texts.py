@@ -164,6 +164,11 @@ def settle_nothing(*_: Any) -> Learnt:
     return {}
 
 
+def no_decision(learnt: Learnt) -> str:
+    """`Task.decision` where the outputs alone say what is predicted."""
+    return ""
+
+
 def fold_nothing(model: PreTrainedModel, learnt: Learnt) -> Learnt:
     """`Task.fold` where what was learnt stays beside the weights."""
     return learnt

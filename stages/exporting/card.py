@@ -15,7 +15,7 @@ from stages.errors import UserError
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-TEXT, FIRST_WORDS = '"a text"', '"the first words of a text"'
+TEXT = '"a text"'
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 FILES = ("base", "baseline", "data", "metrics", "tokens", "training")
 SOURCES = {
@@ -46,9 +46,14 @@ def read() -> dict[str, Any]:
     return found
 
 
-def asked(task: Any, roles: Sequence[str]) -> str:
-    """What the example of the model's use is given, as Python; of texts to go on with it is
-    `FIRST_WORDS`."""
+def asked(task: Any, roles: Sequence[str], *, completes: bool = False) -> str:
+    """What the example of the model's use is given, as Python.
+
+    Args:
+        completes: the model goes on with texts, rather than answer what it is asked.
+    """
+    if completes:
+        return '"the first words of a text"'
     if task.GENERATIVE:
         return '[{"role": "user", "content": "a prompt"}]'
     return '{"text": "a text", "text_pair": "another"}' if "text_pair" in roles else TEXT
@@ -119,8 +124,7 @@ def render(
         hub_task=task.HUB_TASK,
         windowed=task.WINDOWED,
         labels=labels,
-        learnt=learnt,
-        tuned=training["parameters"].get("loss", {}).get("thresholds") != "half",
+        decision=task.decision(learnt),
         max_length=results["tokens"]["max_length"],
         rows=measured["rows"],
         split=measured["split"],

@@ -174,6 +174,10 @@ class Task(Protocol):
         """Put what was learnt into the trained model where a plain transformers model can hold
         it; what is left."""
 
+    def decision(self, learnt: Learnt) -> str:
+        """How predictions follow from the model's outputs by what `settle` found, in Markdown: for
+        the model card. Empty where nothing was found."""
+
     # Of evaluate, baseline, export, predict.
 
     def scores(

@@ -114,6 +114,7 @@ arguments = texts.no_arguments
 kept = texts.all_logits
 readable = texts.as_it_is
 settle = texts.settle_nothing
+decision = texts.no_decision
 fold = texts.fold_nothing
 
 

@@ -251,6 +251,7 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
 logits = texts.logits
 learn = texts.learn_nothing
 settle = texts.settle_nothing
+decision = texts.no_decision
 fold = texts.fold_nothing
 readable = texts.as_it_is
 

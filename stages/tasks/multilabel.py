@@ -189,6 +189,17 @@ def settle(
     return {"thresholds": [best_threshold(target[:, k], found[:, k]) for k in range(len(labels))]}
 
 
+def decision(learnt: Learnt) -> str:
+    thresholds = learnt["thresholds"]
+    if set(thresholds) == {0.5}:
+        return "A label is given where the sigmoid of its output reaches 0.5."
+    listed = ", ".join(f"{value:.4g}" for value in thresholds)
+    return (
+        "A label is given where the sigmoid of its output reaches its threshold, tuned on the "
+        f"validation split. In the order above: {listed}."
+    )
+
+
 def best_threshold(target: np.ndarray, probability: np.ndarray) -> float:
     """The one of highest F1, halfway between two probabilities that occur; 0.5 where nothing is
     positive."""

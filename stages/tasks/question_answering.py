@@ -322,6 +322,16 @@ def settle(
     return {"margin": [float(bounds[place])]}
 
 
+def decision(learnt: Learnt) -> str:
+    if "margin" not in learnt:
+        return ""
+    return (
+        "The best piece of the text is the answer where its two logits exceed those of the first "
+        f"token by {learnt['margin'][0]:.4g} or more, else there is none; that margin is tuned on "
+        "the validation split."
+    )
+
+
 def _given(
     logits: np.ndarray, examples: pa.Table, learnt: Learnt
 ) -> tuple[list[list[dict[str, Any]]], np.ndarray]:

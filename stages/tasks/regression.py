@@ -98,6 +98,7 @@ arguments = texts.no_arguments
 kept = texts.all_logits
 readable = texts.as_it_is
 settle = texts.settle_nothing
+decision = texts.no_decision
 
 
 def learn(target: np.ndarray, labels: list[str], loss: Loss) -> Learnt:

@@ -352,6 +352,7 @@ arguments = texts.no_arguments
 kept = texts.all_logits
 learn = texts.learn_nothing
 settle = texts.settle_nothing
+decision = texts.no_decision
 fold = texts.fold_nothing
 
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from stages.adaptation import Start
+from stages.artifacts import finite
 from stages.errors import UserError
 from stages.params import Run, Section
 from stages.pins import versions
 from stages.training.machine import Device, Machine, Precision
 from stages.training.ranks import SharingOut
 from stages.training.schedule import Optimization, Schedule, steps_per_epoch
-from stages.training.trials import figures
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -404,8 +404,9 @@ def require_numbers(
     if not math.isfinite(best.curve[best.epoch - 1][f"validation_{best.metric}"]):
         store.remove()
         raise UserError(
-            f"params.yaml: prepare.validation: {best.metric} is no number on its {rows} rows, so "
-            "no epoch can be chosen; add validation rows, with targets that differ"
+            f"data/prepared/validation.parquet: {best.metric} is no number on its {rows} rows, so "
+            "no epoch can be chosen; give that split more rows, with targets that differ "
+            "(prepare.validation in params.yaml, or your own split)"
         )
 
 
@@ -448,9 +449,7 @@ def outcome(
         "stored_bytes": weights.size(best.weights.values()),
         "memory_bytes": module.memory.of_training() if module.memory else None,
         "learning_rate": module.how.learning_rate if module.adapted.steps else None,
-        "validation": figures(
-            {k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k}
-        ),
+        "validation": finite({k.removeprefix(prefix): v for k, v in chosen.items() if prefix in k}),
         "device_class": machine.device_class(),
         "parameters": parameters(params, run),
         "libraries": versions((*LIBRARIES, *run.method.LIBRARIES)),

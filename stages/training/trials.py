@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from stages.artifacts import finite
 from stages.errors import UserError
 
 
 def figures(metrics: Mapping[str, float | np.ndarray]) -> dict[str, float]:
     """Metrics, numbers or [1], as JSON; without those that are no number, such as a baseline's
     likelihood, or the loss of training that diverged."""
-    found = {name: float(np.ravel(value)[0]) for name, value in metrics.items()}
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    return finite({name: float(np.ravel(value)[0]) for name, value in metrics.items()})
 
 
 def lacks(rows: int | None, count: int, lacking: str) -> bool:
