@@ -15,7 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages import check, fetch_model, pins, plan, prepare, space, tokenize
+from stages import (
+    check,
+    fetch_model,
+    pins,
+    plan,
+    positions,
+    prepare,
+    space,
+    tokenize,
+    windows,
+)
 from stages.base import files as base_files
 from stages.common import chat, prompts
 from stages.common.texts import present
@@ -136,7 +146,8 @@ def _base(params: check.Params, rows: pd.DataFrame | None, found: Found) -> floa
         return TOKENS
     if generative:
         return _spoken(tokenizer, about, rows, params, found)
-    return _lengths(tokenizer, rows, params, found)
+    room = positions.limit(base_files.read_object(folder / base_files.CONFIG) or {})
+    return _lengths(tokenizer, rows, params, room, found)
 
 
 def _tokenizer(folder: Path, found: Found, generative: bool) -> Any:
@@ -186,8 +197,14 @@ def special_tokens(folder: Path, tokenizer: Any, padded: bool = True) -> list[st
     return found
 
 
-def _lengths(tokenizer: Any, rows: pd.DataFrame, params: check.Params, found: Found) -> float:
-    """Refuse what `tokenize` would refuse, as far as a sample of the rows can show it."""
+def _lengths(
+    tokenizer: Any, rows: pd.DataFrame, params: check.Params, room: int | None, found: Found
+) -> float:
+    """Refuse what `tokenize` would refuse, as far as a sample of the rows can show it.
+
+    Args:
+        room: tokens that the base has positions for, at most; None: no limit.
+    """
     import numpy as np
 
     section = params.sections["tokenize"]
@@ -196,11 +213,14 @@ def _lengths(tokenizer: Any, rows: pd.DataFrame, params: check.Params, found: Fo
     for split, of_split in rows.groupby("split", sort=False):
         share = max(1, SAMPLE * len(of_split) // len(rows))
         chosen = np.linspace(0, len(of_split) - 1, min(share, len(of_split))).astype(int)
-        ids = tokenize.ids_of(tokenizer, of_split.iloc[chosen][roles].to_numpy().tolist())
+        texts = of_split.iloc[chosen][roles].to_numpy().tolist()
+        ids = tokenize.ids_of(tokenizer, texts)
         sizes = sorted(map(len, ids))
         lengths += sizes
-        if section and not params.run.task.WINDOWED:
-            found.problems += truncation(sizes, f"{split} rows", len(of_split), section)
+        if section and params.run.task.WINDOWED:
+            found.collect(windows.make, tokenizer, texts, section.max_length, section.stride)
+        elif section:
+            found.problems += truncation(sizes, f"{split} rows", len(of_split), section, room)
     if section:
         cut = sum(size > section.max_length for size in lengths)
         found.fact(
@@ -237,24 +257,23 @@ def _spoken(
     return sum(lengths) / len(lengths)
 
 
-def truncation(sizes: list[int], what: str, rows: int, params: tokenize.Tokenize) -> list[str]:
+def truncation(
+    sizes: list[int], what: str, rows: int, params: tokenize.Tokenize, room: int | None = None
+) -> list[str]:
     """A line where too many rows are longer than the model will read.
 
     Args:
         sizes: tokens of the rows looked at, sorted.
         rows: that there are.
+        room: tokens that the base has positions for, at most; None: not known, or no limit.
     """
     share = sum(size > params.max_length for size in sizes) / len(sizes)
     exact = len(sizes) == rows
     if (share if exact else lower_bound(share, len(sizes))) <= params.max_truncated:
         return []
     most = sizes[math.ceil(0.99 * (len(sizes) - 1))]
-    return [
-        f"params.yaml: tokenize.max_length: {share:.1%} of {'the' if exact else 'a sample of'} "
-        f"{len(sizes)} {what} are longer, got {params.max_length}; write {most} to keep 99% of "
-        f"them whole (the longest has {sizes[-1]} tokens), or raise tokenize.max_truncated above "
-        f"{share:.2f}"
-    ]
+    what = f"{'the' if exact else 'a sample of'} {len(sizes)} {what}"
+    return [tokenize.too_long(what, share, params.max_length, most, sizes[-1], room)]
 
 
 def lower_bound(share: float, of: int) -> float:

@@ -39,6 +39,8 @@ from stages.exporting import inference
 from stages.preparing.normalising import normalise
 
 BATCH = 32
+OBJECTS = (".jsonl", ".ndjson", ".json")
+TABLES = (".csv", ".tsv", ".parquet", ".xlsx")
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,17 @@ def _predict(chosen: argparse.Namespace) -> None:
         raise UserError(
             f"python -m stages predict: --batch-size: got {chosen.batch_size}; write 1 or more"
         )
+    if chosen.file and (ending := Path(chosen.file).suffix.lower()) in TABLES:
+        raise UserError(
+            f"python -m stages predict: --file: tables are not read, got {ending!r}; write one "
+            f"object a line with the keys of its columns, as {Path(chosen.file).stem}.jsonl"
+        )
     out, in_terminal = sys.stdout.buffer, sys.stdin.isatty() and not (chosen.text or chosen.file)
     source = _open(chosen.file) if chosen.file else nullcontext(sys.stdin.buffer)
     with source as file:  # before the model is loaded, which takes seconds
         model = inference.load(chosen.model)
         task = plugins.load("tasks", model.task)
-        as_json = bool(chosen.file) and Path(chosen.file).suffix.lower() in (".jsonl", ".ndjson")
+        as_json = bool(chosen.file) and Path(chosen.file).suffix.lower() in OBJECTS
         given: Iterable[bytes] = (text.encode(errors="surrogateescape") for text in chosen.text)
         lines = _read(given if chosen.text else file, model.texts, as_json, _request(model, task))
         size = 1 if in_terminal else chosen.batch_size

@@ -163,6 +163,15 @@ def _load(
     return pd.concat(frames, ignore_index=True), files
 
 
+def _ids(part: pd.DataFrame, task: Any) -> list[str]:
+    """Of each row; a prompt may have several responses, so there they are of both."""
+    keys = [f"{key:016x}" for key in part["key"]]
+    if not task.GENERATIVE:
+        return keys
+    both = (f"{key}\0{target}" for key, target in zip(keys, part[task.TARGET], strict=True))
+    return [f"{key:016x}" for key in rows.hashes(both)]
+
+
 def _write(
     kept: pd.DataFrame, rejected: pd.DataFrame, labels: list[str], mapping: rows.Mapping
 ) -> None:
@@ -170,7 +179,7 @@ def _write(
     with artifacts.replacing_folder("data/prepared") as folder:
         for split in splitting.SPLITS:
             part = kept.loc[kept["split"] == split, ["key", "file", "line", *roles, *keep]]
-            part = part.assign(id=[f"{key:016x}" for key in part["key"]])
+            part = part.assign(id=_ids(part, mapping.task))
             part = part[["id", "file", "line", *roles, *keep]]
             artifacts.write_parquet(folder / f"{split}.parquet", part)
         reasons = rejected[["file", "line", "reason", *roles]]

@@ -6,6 +6,7 @@ Run: `python -m stages tokenize`, or `dvc repro`.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -288,11 +289,39 @@ def _refuse_truncation(counts: dict[str, dict[str, Any]], params: Tokenize) -> N
     for split, count in counts.items():
         share = count["truncated_rows"] / count["rows"]
         if share > params.max_truncated:
-            found.append(
-                f"params.yaml: tokenize.max_length: {share:.1%} of the {count['rows']} {split} "
-                f"rows are longer, got {params.max_length}; write {count['length']['p99']} to "
-                f"keep 99% of them whole (the longest has {count['length']['max']} tokens), or "
-                f"raise tokenize.max_truncated above {share:.2f}"
-            )
+            what, length = f"the {count['rows']} {split} rows", count["length"]
+            found.append(too_long(what, share, params.max_length, length["p99"], length["max"]))
     if found:
         raise UserError(*found)
+
+
+def too_long(
+    what: str, share: float, max_length: int, most: int, longest: int, room: int | None = None
+) -> str:
+    """What is wrong where a share of rows is cut, and what to do.
+
+    Args:
+        what: the rows.
+        most: tokens that 99% of them have at most.
+        room: tokens that the base has positions for; None: not known, or no limit.
+    """
+    allowed = f"tokenize.max_truncated to {min(1.0, math.ceil(100 * share) / 100):.2f}"
+    if room is None or most <= room:
+        remedy = (
+            f"write {most} to keep 99% of them whole (the longest has {longest} tokens), or raise "
+            f"{allowed}"
+        )
+    elif room > max_length:
+        remedy = (
+            f"write {room}, which is all that the base reads (99% have up to {most} tokens), and "
+            "raise tokenize.max_truncated as far as that then wants, or part the texts"
+        )
+    else:
+        remedy = (
+            f"the base reads no more (99% have up to {most} tokens): raise {allowed}, or part the "
+            "texts"
+        )
+    return (
+        f"params.yaml: tokenize.max_length: {share:.1%} of {what} are longer, got {max_length}; "
+        f"{remedy}"
+    )

@@ -64,6 +64,9 @@ FORMS: dict[str, tuple[str, dict[str, Any], Any, Rows]] = {
             ({"text": "x 2", "labels": ["a", "c"]}, "unknown label 'c'; write one of: a, b"),
             ({"text": "x 3", "labels": [["a"]]}, "not a list of labels: '[[\"a\"]]'"),
             ({"text": "x 4", "labels": {"a": 1}}, "not a list of labels: '{\"a\": 1}'"),
+            ({"text": "x 5", "labels": ["a", "\ud83d"]}, "undecodable bytes"),
+            ({"text": "x 6", "labels": "[a, b]"}, "not a list of labels: '[a, b]'"),
+            ({"text": "x 7", "labels": [None]}, "no label"),
         ],
     ),
     "regression": (
@@ -94,8 +97,7 @@ FORMS: dict[str, tuple[str, dict[str, Any], Any, Rows]] = {
             (entities((0, 4, "persn")), "unknown label 'persn'; did you mean 'person'?"),
             (
                 entities((9, 99, "person")),
-                "entity {'start': 9, 'end': 99, 'label': 'person'} is outside of the text, or "
-                "without label",
+                "entity outside of the text, or without label: {'start': 9, 'end': 99",
             ),
         ],
     ),
@@ -109,6 +111,7 @@ FORMS: dict[str, tuple[str, dict[str, Any], Any, Rows]] = {
             (words(["a", ""], ["O", "O"]), "token 2 is empty"),
             (words(["a", "b"], ["O", "Person"]), "tag 'Person' of word 2 is none of iob2 (O, B-,"),
             (words("a b", ["O", "O"]), "tokens: no list of texts: 'a b'"),
+            (words(["a", "\ud83d"], ["O", "O"]), "undecodable bytes"),
         ],
     ),
     "question_answering": (
@@ -155,6 +158,7 @@ FORMS: dict[str, tuple[str, dict[str, Any], Any, Rows]] = {
             (chat(("user", "a")), "no response: the last message is not the assistant's"),
             (chat(("assistant", "a")), "no prompt: no message of the user before the last"),
             ({"messages": "a"}, "messages: no list: 'a'"),
+            (chat(("user", "a \ud83d"), ("assistant", "b")), "undecodable bytes"),
             ({"messages": [{"role": "user"}]}, "message 1 is no {role, content} of texts"),
         ],
     ),
@@ -170,7 +174,7 @@ def test_bad_rows_are_named_and_left_out(
     # Among the good ones, so that a line counted wrongly shows.
     for place, (row, _) in enumerate(bad):
         rows.insert(5 * place + 3, row)
-    content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    content = "".join(json.dumps(row) + "\n" for row in rows)
     running.ready(tmp_path, task, content, "x.jsonl", **changes)
     monkeypatch.chdir(tmp_path)
     running.run("prepare")

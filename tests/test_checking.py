@@ -121,6 +121,20 @@ def test_a_sample_refuses_only_what_the_whole_would() -> None:
     assert not refused(6, rows=1000) and refused(20, rows=1000)
 
 
+def test_advice_for_long_rows_can_be_followed() -> None:
+    """The base reads 16 tokens, most rows have 40, and a share that is cut is rounded up."""
+
+    def said(max_length: int) -> str:
+        params = Tokenize(max_length=max_length, max_truncated=0.05)
+        return checking.truncation([5] * 80 + [40] * 20, "rows", 100, params, room=16)[0]
+
+    assert "write 16, which is all that the base reads (99% have up to 40 tokens)" in said(8)
+    assert "the base reads no more" in said(16) and "max_truncated to 0.20" in said(16)
+    params = Tokenize(max_length=8, max_truncated=0.05)
+    (line,) = checking.truncation([5] * 941 + [40] * 59, "rows", 1000, params)
+    assert "write 40 to keep 99%" in line and "raise tokenize.max_truncated to 0.06" in line
+
+
 def test_too_little_disk_space(
     project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -452,6 +452,21 @@ def test_the_baseline_copies_the_answer_to_the_nearest_prompt() -> None:
     assert values["exact_match"][0] == 1 and np.isnan(values["perplexity"][0])
 
 
+def test_many_rows_are_compared_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind: Any = check.section_class("baseline")
+    section = kind(ngrams=1, min_df=9, inverse_penalty=1.0, bootstrap=100, seed=0)
+    pairs = rows([(f"who is {i % 4} {i % 3} ?", f"number {i % 5}") for i in range(11)])
+
+    def found() -> tuple[list[str], list[float]]:
+        (predict,) = task.baselines(pairs, [], section).values()
+        texts, scores = predict(pairs)
+        return texts, task.severity(np.ones(11), scores)[1].tolist()
+
+    whole = found()
+    monkeypatch.setattr(task, "AT_A_TIME", 4)
+    assert found() == whole and len(set(whole[1])) > 1
+
+
 # ---------------------------------------------------------------- the whole way
 
 
@@ -561,6 +576,10 @@ def test_a_prompt_may_have_several_responses(inside: Path) -> None:
     running.run("prepare")
     kept = json_of("results/data.json")
     assert kept["rows"]["kept"] == 60 and kept["rejected"] == {"duplicate": 1}
+    test = pd.read_parquet("data/prepared/test.parquet")
+    assert test["id"].is_unique and test["prompt"].duplicated().any()
+    running.run(*(stage for stage in check.STAGES if stage != "prepare"))
+    assert Path("results/report.html").exists()
 
 
 def test_an_encoder_is_refused(inside: Path) -> None:

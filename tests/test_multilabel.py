@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from stages import measures
+from stages.errors import UserError
 from stages.preparing.normalising import normalised
 from stages.statistics import bootstrap
 from stages.tasks import multilabel as task
@@ -162,3 +163,23 @@ def test_details_count_what_was_given_instead() -> None:
     table = found["tables"][0]["rows"]
     assert [row[:2] for row in table] == [["a", 2], ["b", 1], ["c", 1]]
     assert [row[4]["value"] for row in table] == pytest.approx([2 / 3, 1, 2 / 3])
+
+
+def test_lists_as_pandas_writes_them() -> None:
+    written = ["['a b', 'c']", "('c',)", "{'c', 'a b'}", "[]", "(see) c, d", "[1, None]"]
+    found, reasons = read(written, none=True)
+    assert found == [["a b", "c"], ["c"], ["a b", "c"], [], ["(see) c", "d"], ["1"]]
+    assert not reasons
+    assert read(["['a b', c]"])[1] == {0: "not a list of labels: \"['a b', c]\""}
+
+
+def test_many_sets_of_few_labels() -> None:
+    """Of 20 labels there are thousands of sets; a column of texts is none of labels."""
+    draw = np.random.default_rng(0)
+    sets = [[f"genre {k}" for k in draw.choice(20, 4, replace=False)] for _ in range(400)]
+    rows = pd.DataFrame({"labels": [json.dumps(sorted(one)) for one in sets]})
+    assert rows["labels"].nunique() > 200
+    assert len(task.labels(rows, data())) == 20
+    of_texts = pd.DataFrame({"labels": [json.dumps([f"text {i}"]) for i in range(300)]})
+    with pytest.raises(UserError, match="300 different labels among 300"):
+        task.labels(of_texts, data())

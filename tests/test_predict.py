@@ -72,6 +72,14 @@ def test_each_line_of_standard_input_has_its_line(exported: Path) -> None:
     assert control["probabilities"] == pytest.approx(first["probabilities"])
 
 
+def test_a_table_is_not_read_as_texts(exported: Path) -> None:
+    (exported / "rows.csv").write_text("text,label\nA text,a\n")
+    told = call(exported, "--file", "rows.csv", code=2).stderr.decode()
+    assert "--file: tables are not read, got '.csv'; write one object a line" in told
+    (exported / "rows.json").write_text('{"text": "good"}\n')
+    assert answers(exported, "--file", "rows.json")[0]["text"] == "good"
+
+
 def test_texts_are_normalised_as_in_training(exported: Path) -> None:
     plain, spaced = answers(exported, "a caf\u00e9", "  a \n cafe\u0301 ")
     assert spaced["probabilities"] == pytest.approx(plain["probabilities"])

@@ -259,7 +259,7 @@ def test_outputs_that_cannot_be_written_leave_the_earlier_ones_alone() -> None:
 def test_a_column_of_texts_is_no_label() -> None:
     write(rows(300))
     for labels in ([], ["negative", "positive"]):
-        with pytest.raises(UserError, match="'text' has 300 different values in 300 rows"):
+        with pytest.raises(UserError, match="'text' has 300 different labels among 300"):
             run({"text": "label", "label": "text", "labels": labels})
 
 

@@ -246,3 +246,71 @@ def test_normal_form(raw: str, clean: str) -> None:
 @given(st.text())
 def test_the_normal_form_of_a_normal_form_is_itself(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
+
+
+def lines_of(count: int, delimiter: str, strange: dict[int, str]) -> str:
+    plain = [strange.get(i, f"text {i}{delimiter}{'ab'[i % 2]}") for i in range(count)]
+    return "\n".join([f"text{delimiter}label", *plain, ""])
+
+
+@pytest.mark.parametrize(
+    ("name", "strange"),
+    [
+        ("x.tsv", {1500: '"hello there\ta', 1900: 'the screen has 24"\tb'}),
+        ("x.csv", {1500: '"hello there,a', 1900: 'the screen has 24",b'}),
+        ("x.csv", {1500: '"hello there,a', 1900: 'a 5" screen,b', 1950: '"and" so,a'}),
+    ],
+)
+def test_what_a_stray_quote_swallows_is_counted(
+    tmp_path: Path, name: str, strange: dict[int, str]
+) -> None:
+    """Quotes that come after the first thousand lines cannot be told from a sample."""
+    delimiter = "\t" if name.endswith(".tsv") else ","
+    (tmp_path / name).write_text(lines_of(2000, delimiter, strange))
+    rows, reasons, _ = read(str(tmp_path / name))
+    assert len(rows) + len(reasons) == 2000
+    assert len(reasons) >= 401 and all(one.startswith("quoting") for one in reasons.values())
+    assert not any("\n" in text for _, text, _ in rows)
+    if len(strange) == 2:  # where quotes are text, nothing is lost
+        rows, reasons, _ = read(str(tmp_path / name), quoting="none")
+        assert len(rows) == 2000 and not reasons
+
+
+def test_a_text_longer_than_the_first_lines_is_one_text(tmp_path: Path) -> None:
+    long = "\n\n".join(f"paragraph {i}, of many" for i in range(700))
+    content = f'text,label\n"{long}",a\n' + "".join(f"text {i},b\n" for i in range(60))
+    (tmp_path / "x.csv").write_text(content)
+    rows, reasons, notes = read(str(tmp_path / "x.csv"))
+    assert len(rows) == 61 and not reasons and not notes
+    assert rows[0][1] == long
+
+
+def test_spaces_before_quotes_and_rows_of_delimiters(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('"text", "label"\n"a, b", "good"\n,\n" ",\n"c", "bad"\n')
+    assert read(str(tmp_path / "x.csv"))[:2] == ([(2, "a, b", "good"), (5, "c", "bad")], {})
+
+
+def test_what_is_missing_in_json_is_empty(tmp_path: Path) -> None:
+    lines = ['{"text ": NaN, "label": null}', '{"text ": "x", "label": NaN}', '{"text": "y"}']
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    rows, reasons, _ = read(str(tmp_path / "x.jsonl"))
+    assert rows == [(1, "", ""), (2, "x", ""), (3, "y", "")] and not reasons
+    pd.DataFrame({"text": ["a", "b"], "label": [1.5, float("nan")]}).to_parquet(
+        tmp_path / "x.parquet"
+    )
+    assert [label for _, _, label in read(str(tmp_path / "x.parquet"))[0]] == ["1.5", ""]
+
+
+def test_an_object_with_a_list_named_data_is_no_squad(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"data": [{"text": "a", "label": "b"}]}')
+    with pytest.raises(UserError, match="no column 'text'; write one of: data"):
+        read(str(tmp_path / "x.json"))
+
+
+def test_a_split_in_another_format_is_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(csv())
+    (tmp_path / "train.csv.dvc").write_text("outs: []")
+    (tmp_path / "notes.md").write_text("of the data")
+    (tmp_path / "test.xlsx").write_text("a table")
+    with pytest.raises(UserError, match=r"test.xlsx: not a known format, by its ending '.xlsx'"):
+        reading.sources(str(tmp_path))

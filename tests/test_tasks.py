@@ -68,3 +68,23 @@ def test_baselines_know_absent_classes_and_the_majority() -> None:
         assert scores.shape == (2, 3) and np.allclose(scores.sum(axis=1), 1)
         expected = [0, 0] if name == "majority class" else [1, 0]
         assert scores.argmax(axis=1).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["good film", "bad food"], ["a", "a"]),  # one class
+        (["good film", "good food"], ["a", "b"]),  # fewer rows than min_df
+        (["good film", "bad food"], ["a", "b"]),  # no word is in two rows
+        (["🙂", "🙃 x"], ["a", "b"]),  # no word at all
+    ],
+)
+def test_baselines_of_few_rows_of_any_kind(texts: list[str], labels: list[str]) -> None:
+    from stages.baseline import Baseline
+
+    params = Baseline(ngrams=1, min_df=2, inverse_penalty=1e6, bootstrap=100, seed=0)
+    train = pd.DataFrame({"text": texts, "label": labels})
+    for min_df in (2, 5):
+        models = task.baselines(train, ["a", "b"], params.model_copy(update={"min_df": min_df}))
+        found = models["TF-IDF + logistic regression"](train)[0]
+        assert found == labels or texts == ["good film", "good food"]

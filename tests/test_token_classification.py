@@ -161,11 +161,18 @@ def test_bad_entities_are_named() -> None:
         0: "entity 'nna' (1 to 4) begins within a word or in space",
         1: "entity 'Anna ' (0 to 5) ends within a word or in space",
         2: "entities overlap: 'Anna met' and 'met'",
-        3: "entity {'start': 9, 'end': 99, 'label': 'p'} is outside of the text, or without label",
-        4: "entity {'start': 0, 'end': 4} is no {start, end, label}",
+        3: "entity outside of the text, or without label: {'start': 9, 'end': 99, 'label': 'p'}",
+        4: "entity is no {start, end, label}: {'start': 0, 'end': 4}",
         5: "entities: no list: 'Anna'",
-        6: "entity {'start': 9, 'end': 9, 'label': 'p'} is outside of the text, or without label",
+        6: "entity outside of the text, or without label: {'start': 9, 'end': 9, 'label': 'p'}",
     }
+
+
+@pytest.mark.parametrize(("label", "advice"), [("B-PER", "'PER'"), ("O", "it not")])
+def test_labels_are_names_of_entities(label: str, advice: str) -> None:
+    form = {"text": None, "entities": None, "tokens": "tokens", "tags": "tags"}
+    with pytest.raises(ValueError, match=f"names of entities alone, got '{label}'; write {advice}"):
+        task.Data(**form, scheme="iob2", labels=["LOC", label])
 
 
 def test_an_unknown_label_is_named() -> None:
@@ -255,12 +262,14 @@ def test_words_that_no_token_stands_for_are_counted_and_missed(tmp_path: Any) ->
 
 def test_conll_files() -> None:
     lines = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\t\nPeter NNP B-PER\n\nodd one\n"
+    lines += "-DOCSTART- O\nnext to\nit O\n"  # which not every file parts from its first sentence
     found = list(conll.records(iter(lines.splitlines(True)), "x.conll", ["tokens", "tags"], False))
-    assert found[:2] == [
+    assert found == [
         (3, ['["EU", "rejects"]', '["B-ORG", "O"]']),
         (6, ['["Peter"]', '["B-PER"]']),
+        (8, ['["odd"]', '["one"]']),
+        (10, ['["next", "it"]', '["to", "O"]']),
     ]
-    assert found[2] == (8, ['["odd"]', '["one"]'])
     (record,) = conll.records(iter("a 1 x\nb 2\n".splitlines(True)), "x.conll", ["1"], False)
     assert record == (1, "field count: word 2 of the sentence has 2 fields, the first has 3")
     universal = (

@@ -62,17 +62,23 @@ def distinct(labels: list[str]) -> list[str]:
     return labels
 
 
-def refuse_texts_as_labels(targets: pd.Series, column: str) -> None:
+def refuse_texts_as_labels(targets: Sequence[str], column: str, listed: Iterable[str]) -> None:
     """Refuse a target column that cannot be one of labels, before anything is made of it.
 
+    Args:
+        targets: the label of each row, or all labels of all rows.
+        listed: the labels that the parameters list.
+
     Raises:
-        UserError: more than half of the rows have a label of their own.
+        UserError: more than half of them are different ones, and none is listed.
     """
-    count = int(targets.nunique())
-    if count > MANY_LABELS and 2 * count > len(targets):
+    distinct = set(targets)
+    count = len(distinct)
+    if count > MANY_LABELS and 2 * count > len(targets) and distinct.isdisjoint(listed):
         raise UserError(
-            f"column {column!r} has {count} different values in {len(targets)} rows, such as "
-            f"{targets.iloc[0][:60]!r}; name the column that holds the labels in the task's `data`"
+            f"column {column!r} has {count} different labels among {len(targets)}, such as "
+            f"{targets[0][:60]!r}; name the column that holds the labels in the task's `data`, or "
+            "list them there in `labels`"
         )
 
 
@@ -109,8 +115,30 @@ def sequence_model(
         dtype=torch.float32,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # of a head for other labels, see `head`
     )
-    return model, sorted(info["missing_keys"])
+    return model, head(model, info)
+
+
+def head(model: PreTrainedModel, info: Mapping[str, Any]) -> list[str]:
+    """The names of the head's parameters, also where the base brings a head of its own, and of what
+    else is new.
+
+    Args:
+        info: what transformers says of the loading.
+
+    Raises:
+        UserError: the base's own weights have other sizes than its config says.
+    """
+    own = f"{model.base_model_prefix}."
+    strange = sorted(str(one[0]) for one in info["mismatched_keys"] if one[0].startswith(own))
+    if strange:
+        raise UserError(
+            f"data/base: {strange[0]} has another size than config.json says; get both files from "
+            "one revision of the base"
+        )
+    outside = [name for name, _ in model.named_parameters() if not name.startswith(own)]
+    return sorted({*outside, *info["missing_keys"]})
 
 
 def logits(output: Any) -> torch.Tensor:
@@ -179,10 +207,30 @@ def joined(rows: pd.DataFrame) -> list[str]:
     return rows[present(TEXTS, rows.columns)].agg("\n".join, axis=1).tolist()
 
 
-def tfidf(baseline: Any) -> Any:
-    """The vectors of words that baselines of texts rest on; `baseline`: its section."""
+def tfidf(baseline: Any, words: str = r"(?u)\b\w\w+\b") -> Any:
+    """The vectors of words that baselines of texts rest on. Where no word is in `min_df` of the
+    rows they are of all words, and where the texts have none (emojis), of characters.
+
+    Args:
+        baseline: its section.
+        words: pattern of a word; scikit-learn's own has two letters or more.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(
-        ngram_range=(1, baseline.ngrams), min_df=baseline.min_df, sublinear_tf=True
+    class Vectors(TfidfVectorizer):
+        def fit_transform(self, raw_documents: Any, y: Any = None) -> Any:
+            known = [*raw_documents]
+            self.set_params(min_df=min(baseline.min_df, len(known)))
+            for change in ({"min_df": 1}, {"token_pattern": r"\S"}):
+                try:
+                    return super().fit_transform(known, y)
+                except ValueError:  # no term remains
+                    self.set_params(**change)
+            return super().fit_transform(known, y)
+
+    return Vectors(
+        ngram_range=(1, baseline.ngrams),
+        min_df=baseline.min_df,
+        sublinear_tf=True,
+        token_pattern=words,
     )

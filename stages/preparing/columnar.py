@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,10 @@ def _arrow_texts(array: pa.Array, file: str, name: str, nested: bool) -> list[st
 
 
 def as_text(value: Any, nested: bool = False) -> Any:
-    """A value as JSON writes it, texts as they are; None where it is a list or an object, unless
-    these may be."""
+    """A value as JSON writes it, texts as they are, nothing for what is missing (null, or NaN as
+    pandas writes it); None where it is a list or an object, unless these may be."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return None if isinstance(value, list | dict) and not nested else json.dumps(value)

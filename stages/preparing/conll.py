@@ -18,16 +18,14 @@ def records(
     lines: Iterator[str], file: str, columns: Sequence[str], universal: bool
 ) -> Iterator[Record]:
     """The sentences of a file with the values of `columns`. Sentences end at a line that is empty
-    or white; -DOCSTART- is no sentence. Of CoNLL-U the words count, not what they are contracted
-    to ("1-2"), nor words that were left out ("1.1").
+    or white, and before -DOCSTART-, which is part of none. Of CoNLL-U the words count, not what
+    they are contracted to ("1-2"), nor words that were left out ("1.1").
 
     Raises:
         UserError: a column is missing.
     """
     places: list[int] | None = None
     for number, sentence in _sentences(lines, universal):
-        if sentence[0][0] == "-DOCSTART-":
-            continue
         width = len(sentence[0])
         if places is None:
             places = _places(file, columns, width, universal)
@@ -61,7 +59,7 @@ def _sentences(lines: Iterator[str], universal: bool) -> Iterator[tuple[int, lis
     start = 0
     for number, raw in enumerate(lines, 1):
         line = raw.removeprefix("\ufeff").rstrip("\r\n")
-        if not line.strip():
+        if not line.strip() or line.split()[0] == "-DOCSTART-":
             if sentence:
                 yield start, sentence
             sentence = []

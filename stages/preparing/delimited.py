@@ -54,8 +54,23 @@ def records(
     quoting = _quoting(sample, delimiter, form, len(_trimmed(names)))
     if quoting == csv.QUOTE_NONE and form.quoting == "auto":
         notes.append(f"{file}: quote characters are read as text, for more rows fit that way")
-    reader = csv.reader(chain(sample, lines), delimiter=delimiter, quoting=quoting, strict=True)
-    return _rows(reader, file, columns, form, notes)
+    taken: list[str] = []
+    reader = _reader(_kept(chain(sample, lines), taken), delimiter, quoting)
+    return _rows(reader, taken, delimiter, file, columns, form)
+
+
+def _reader(lines: Iterator[str], delimiter: str, quoting: Quoting) -> Reader:
+    spaced = delimiter != "\t"  # `"text", "label"`: a space before a quote is none of the field's
+    return csv.reader(
+        lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=spaced
+    )
+
+
+def _kept(lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    """The lines; those that were taken are added to a list, which its owner empties."""
+    for line in lines:
+        taken.append(line)
+        yield line
 
 
 def positions(file: str, columns: Sequence[str], names: Sequence[str], hint: str = "") -> list[int]:
@@ -84,8 +99,17 @@ def positions(file: str, columns: Sequence[str], names: Sequence[str], hint: str
 
 
 def _rows(
-    reader: Reader, file: str, columns: Sequence[str], form: Format, notes: list[str]
+    reader: Reader,
+    taken: list[str],
+    delimiter: str,
+    file: str,
+    columns: Sequence[str],
+    form: Format,
 ) -> Iterator[Record]:
+    """
+    Args:
+        taken: the lines that the reader took since it was emptied.
+    """
     names: list[str] = form.header or []
     pick: Callable[[list[str]], Sequence[str]] | None = None
     if names:
@@ -93,20 +117,32 @@ def _rows(
     width = len(names)
     while True:
         start = reader.line_num + 1
+        taken.clear()
         try:
             row = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield start, _quoting_reason(error, file, start, reader.line_num)
+            yield from _lost(taken, start, _quoting_reason(error, file, start, reader.line_num))
             continue
         if not row:
+            continue
+        if len(taken) > 1 and form.quoting == "auto" and _swallows(taken, delimiter, width):
+            where = f"lines {start} to {reader.line_num}"
+            yield from _lost(
+                taken,
+                start,
+                f"quoting: a quote makes one row of {where}, which are rows by themselves; double "
+                "it, or write prepare.quoting: none if quote characters are text, quoted if not",
+            )
             continue
         if pick is None:
             names = _trimmed(row)
             hint = "; if line 1 is a row already, name the columns in prepare.header"
             pick, width = _picker(positions(file, columns, names, hint)), len(names)
             continue
+        if not (row[0].strip() or any(field.strip() for field in row)):
+            continue  # spreadsheets leave rows of delimiters
         if len(row) != width:
             row = _trimmed(row, width)
             if len(row) != width:
@@ -115,6 +151,21 @@ def _rows(
         if start == 1 and row == form.header:
             raise UserError(f"{file}, line 1: is a header; write prepare.header: null")
         yield start, pick(row)
+
+
+def _lost(taken: list[str], start: int, reason: str) -> Iterator[Record]:
+    """A record for each line that is not blank: one may be a row that a stray quote swallowed."""
+    for number, line in enumerate(taken, start):
+        if line.strip():
+            yield number, reason
+
+
+def _swallows(lines: list[str], delimiter: str, width: int) -> bool:
+    """Are the lines of one row rows of their own, of which a stray quote made one? Texts of
+    several lines have tabs in none of them, and seldom as many commas in each as rows have."""
+    fit = sum(line.count(delimiter) == width - 1 for line in lines)
+    least = 2 if delimiter == "\t" else 6
+    return width > 1 and len(lines) >= least and fit >= 0.9 * len(lines)
 
 
 def _printable(name: str) -> str:
@@ -191,19 +242,27 @@ def _quoting(sample: list[str], delimiter: str, form: Format, width: int) -> Quo
 
 def _misfits(sample: list[str], delimiter: str, quoting: Quoting, width: int) -> int:
     """Lines of the sample that are part of no row of `width` fields, or that hold a field in
-    quotes although these are read as text."""
-    reader = csv.reader(iter(sample), delimiter=delimiter, quoting=quoting, strict=True)
+    quotes although these are read as text. Lines after a quote that the sample does not close
+    count where they are rows by themselves."""
+    taken: list[str] = []
+    reader = _reader(_kept(iter(sample), taken), delimiter, quoting)
     count = 0
     while True:
         start = reader.line_num
+        taken.clear()
         try:
             row = next(reader)
         except StopIteration:
             return count
-        except csv.Error:
-            count += reader.line_num - start
+        except csv.Error as error:
+            if "end of data" in str(error):
+                count += len(taken) - 1 if _swallows(taken[1:], delimiter, width) else 0
+            else:
+                count += reader.line_num - start
             continue
         fits = not row or len(_trimmed(row, width)) == width
         if quoting == csv.QUOTE_NONE:
             fits = fits and not any(len(f) > 1 and f[0] == f[-1] == '"' for f in row)
+        elif len(taken) > 1:
+            fits = fits and not _swallows(taken, delimiter, width)
         count += 0 if fits else reader.line_num - start

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXAMPLES = 5
+KINDS = 20  # of reasons that a message lists at most
 REGIMES: tuple[tuple[float, str, str], ...] = (  # training rows up to which it holds, name, advice
     (
         50,
@@ -108,11 +109,14 @@ def short(reasons: pd.Series) -> pd.Series:
 def _most_rejected(rejected: pd.DataFrame, read: int, path: str) -> list[str]:
     kinds = short(rejected["reason"])
     lines = [f"{path}: {len(rejected)} of {read} rows cannot be used; mend them, or params.yaml:"]
-    for kind, count in kinds.value_counts().items():
+    counts = kinds.value_counts()
+    for kind, count in counts.head(KINDS).items():
         first = next(rejected[kinds == kind].itertuples())
         lines.append(
             f"  {kind}: {count} row{'s' * (count > 1)}, first in {first.file}, line {first.line}"
         )
+    if len(counts) > KINDS:
+        lines.append(f"  and {len(counts) - KINDS} other reasons")
     some = rejected.head(EXAMPLES)
     for file, line, reason in zip(some["file"], some["line"], some["reason"], strict=True):
         lines.append(f"  for example {file}, line {line}: {str(reason)[:200]}")

@@ -14,6 +14,7 @@ from stages.errors import UserError, did_you_mean
 from stages.preparing import conll, delimited, encodings, hub, squad
 from stages.preparing.columnar import as_text, hub_records, parquet_records
 from stages.preparing.delimited import Format, Record
+from stages.preparing.normalising import normalise
 
 KINDS = {
     ".csv": "delimited",
@@ -165,6 +166,14 @@ def _split_files(folder: Path) -> list[Source]:
         for split, files in found.items()
         if len(files) > 1
     ]
+    problems += [
+        f"{file.as_posix()}: not a known format, by its ending {file.suffix!r}, but its name is "
+        f"that of a split; write it as one of: {', '.join(KINDS)}"
+        for file in sorted(folder.iterdir())
+        if SPLIT_NAMES.get(file.name.lower().split(".")[0], "train") not in found
+        and file.suffix.lower() not in (*KINDS, ".dvc")
+        and file.is_file()
+    ]
     if "train" not in found:
         names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
         problems.append(
@@ -222,16 +231,21 @@ def _batch(rows: list[Record], columns: list[str]) -> Batch:
     table = [nothing if isinstance(values, str) else values for _, values in rows]
     lists = [list(values) for values in zip(*table, strict=True)]
     for values in lists:
-        if _is_unicode("".join(values)):
+        if is_unicode("".join(values)):
             continue
         for i, value in enumerate(values):
             if _UNDECODABLE.search(value):
-                values[i] = _UNDECODABLE.sub("\ufffd", value)
-                reasons[i] = "undecodable bytes"
+                values[i], reasons[i] = decodable(value), "undecodable bytes"
     return Batch([line for line, _ in rows], dict(zip(columns, lists, strict=True)), reasons)
 
 
-def _is_unicode(text: str) -> bool:
+def decodable(text: str) -> str:
+    """With a replacement character for each that UTF-8 cannot hold."""
+    return _UNDECODABLE.sub("\ufffd", text)
+
+
+def is_unicode(text: str) -> bool:
+    """Can UTF-8 hold it?"""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -243,6 +257,8 @@ def _json_records(
     lines: Iterator[str], file: str, columns: list[str], nested: Collection[str]
 ) -> Iterator[Record]:
     keys: set[str] = set()
+    wanted = {normalise(column): column for column in columns}
+    spelt = {column: column for column in columns}  # as the file spells it
     empty = True
     for number, raw in enumerate(lines, 1):
         line = raw.removeprefix("\ufeff").strip()
@@ -262,8 +278,14 @@ def _json_records(
         if not isinstance(record, dict):
             yield number, "not JSON: no object in braces"
             continue
+        for key in record.keys() - keys:
+            if (column := wanted.get(normalise(key))) is not None:
+                spelt[column] = key
         keys.update(record)
-        values = [as_text(record.get(column, ""), column in nested) for column in columns]
+        values = [
+            as_text(record.get(column, record.get(spelt[column], "")), column in nested)
+            for column in columns
+        ]
         wrong = [column for column, value in zip(columns, values, strict=True) if value is None]
         yield number, f"not a text: column {wrong[0]!r} holds a list or object" if wrong else values
     missing = [column for column in columns if column not in keys]

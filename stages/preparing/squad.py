@@ -23,7 +23,9 @@ def articles(text: str) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     found = content.get("data") if isinstance(content, dict) else None
-    return found if isinstance(found, list) else None
+    if not isinstance(found, list) or not any(_list(article, "paragraphs") for article in found):
+        return None
+    return found
 
 
 def records(found: list[Any], file: str, columns: Sequence[str]) -> Iterator[Record]:

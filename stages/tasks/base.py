@@ -126,7 +126,8 @@ class Task(Protocol):
     # Of finetune.
 
     def build_model(self, base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[str]]:
-        """The base with this task's head, and the names of the parameters that are new.
+        """The base with this task's head, and the names of the head's parameters, which every
+        method trains and saves: new ones, and those of a head that the base brings.
 
         New parameters are drawn from torch's global generator; the caller seeds it."""
 

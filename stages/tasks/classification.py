@@ -78,7 +78,7 @@ def read(
 
 
 def labels(rows: pd.DataFrame, data: Data) -> list[str]:
-    texts.refuse_texts_as_labels(rows["label"], data.label)
+    texts.refuse_texts_as_labels(rows["label"].tolist(), data.label, data.labels)
     return list(data.labels) or sorted(set(rows["label"].unique()) - {""})
 
 
@@ -242,14 +242,17 @@ def baselines(train: pd.DataFrame, labels: list[str], baseline: Any) -> dict[str
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    logistic = LogisticRegression(C=baseline.inverse_penalty, max_iter=1000)
+    target = targets(train, labels)
+    logistic: Any = DummyClassifier(strategy="prior")
+    if len(set(target)) > 1:  # few rows drawn may all be of one class
+        logistic = LogisticRegression(C=baseline.inverse_penalty, max_iter=1000)
     models = {
         "majority class": DummyClassifier(strategy="prior"),
         "TF-IDF + logistic regression": make_pipeline(texts.tfidf(baseline), logistic),
     }
 
     def fitted(model: Any) -> Predict:
-        model.fit(texts.joined(train), targets(train, labels))
+        model.fit(texts.joined(train), target)
 
         def predict(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
             result = np.zeros((len(rows), len(labels)))

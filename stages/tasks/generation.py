@@ -36,6 +36,7 @@ SELECTION_METRIC = "log_likelihood"
 LOWER_IS_BETTER = ("loss", "perplexity", "loss_per_byte", "perplexity_per_byte")
 HUB_TASK = "text-generation"
 NATS, TOKENS, BYTES, JUDGED = 0, 1, 2, 3  # columns of scores; from the last on those of `overlap`
+AT_A_TIME = 1000  # rows that are compared with many at once
 SHOWN = 5  # samples of a kind in the report
 SHOWN_CHARACTERS = 400
 
@@ -361,7 +362,13 @@ def severity(target: np.ndarray, scores: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _row_chrf(scores: np.ndarray) -> np.ndarray:
-    return overlap.chrf(scores[:, JUDGED:], np.eye(len(scores)))
+    parts = [scores[part, JUDGED:] for part in _parts(len(scores))]
+    return np.concatenate([overlap.chrf(part, np.eye(len(part))) for part in parts])
+
+
+def _parts(rows: int) -> list[slice]:
+    """Rows a few at a time, one part at least: what is made of pairs of rows would be large."""
+    return [slice(start, start + AT_A_TIME) for start in range(0, max(rows, 1), AT_A_TIME)]
 
 
 def details(
@@ -405,18 +412,14 @@ def _short(text: str) -> str:
 
 def baselines(train: pd.DataFrame, labels: list[str], baseline: Any) -> dict[str, Predict]:
     """The response to the training prompt that is nearest by the cosine of TF-IDF."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectors = TfidfVectorizer(
-        ngram_range=(1, baseline.ngrams), min_df=baseline.min_df, sublinear_tf=True,
-        token_pattern=r"(?u)\S+",
-    )  # fmt: skip
+    vectors = texts.tfidf(baseline, words=r"(?u)\S+")
     known = vectors.fit_transform(train["prompt"])
     responses = train["response"].tolist()
 
     def predict(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:
-        near = (vectors.transform(rows["prompt"]) @ known.T).toarray()
-        found = [responses[i] for i in near.argmax(axis=1)]
+        asked = vectors.transform(rows["prompt"])
+        near = [(asked[part] @ known.T).toarray().argmax(axis=1) for part in _parts(len(rows))]
+        found = [responses[i] for i in np.concatenate(near)]
         return found, np.hstack([np.full((len(rows), JUDGED), np.nan), judged(rows, found)])
 
     return {"response to the nearest training prompt": predict}

@@ -3,7 +3,9 @@ given where its probability reaches a threshold that is tuned on the validation 
 
 from __future__ import annotations
 
+import ast
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,18 +86,35 @@ def read(
 
 
 def _list(text: str, separator: str, normalised: Normalised) -> list[str] | None:
-    """Of a JSON list, or else of the parts of a text; None where the list holds other lists."""
-    if text.lstrip().startswith(("[", "{")):
-        try:
-            values = json.loads(text)
-        except ValueError:
-            values = text.split(separator)
-    else:
+    """Of a list in JSON, or as Python and so pandas writes it, or else of the parts of a text; None
+    where it is no list, or one of other lists. What is missing is no label."""
+    ends = text.strip()[:1] + text.strip()[-1:]
+    values = _literal(text) if ends in ("[]", "{}", "()") else None
+    if values is None and ends not in ("[]", "{}"):
         values = text.split(separator)
     if not isinstance(values, list) or any(isinstance(value, list | dict) for value in values):
         return None
-    names = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    names = [_name(value) for value in values]
     return [name for name in normalised(names) if name]
+
+
+def _name(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _literal(text: str) -> Any:
+    """The value that is written in JSON or Python; None where it is in neither."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return list(value) if isinstance(value, tuple | set | frozenset) else value
 
 
 def _written(labels: list[str]) -> str:
@@ -108,8 +127,9 @@ def _sets(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def labels(rows: pd.DataFrame, data: Data) -> list[str]:
-    texts.refuse_texts_as_labels(rows["labels"], data.labels_column)
-    return list(data.labels) or sorted({label for of in _sets(rows) for label in of})
+    found = [label for of in _sets(rows) for label in of]
+    texts.refuse_texts_as_labels(found, data.labels_column, data.labels)
+    return list(data.labels) or sorted(set(found))
 
 
 def check(rows: pd.DataFrame, labels: list[str]) -> pd.Series:
@@ -333,9 +353,11 @@ def baselines(train: pd.DataFrame, labels: list[str], baseline: Any) -> dict[str
 
     def fitted(model: Any) -> Predict:
         words, target = texts.joined(train), targets(train, labels)
-        folds = KFold(min(FOLDS, len(train)), shuffle=True, random_state=baseline.seed)
-        held_out = cross_val_predict(model, words, target, cv=folds, method="predict_proba")
-        threshold = best_threshold(target.ravel(), held_out.ravel())
+        threshold = 0.5
+        if len(train) > 1:
+            folds = KFold(min(FOLDS, len(train)), shuffle=True, random_state=baseline.seed)
+            held_out = cross_val_predict(model, words, target, cv=folds, method="predict_proba")
+            threshold = best_threshold(target.ravel(), held_out.ravel())
         model.fit(words, target)
 
         def predict(rows: pd.DataFrame) -> tuple[list[str], np.ndarray]:

@@ -211,7 +211,7 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
     model, info = AutoModelForQuestionAnswering.from_pretrained(
         base, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
-    return model, sorted(info["missing_keys"])
+    return model, texts.head(model, info)
 
 
 def logits(output: Any) -> torch.Tensor:

@@ -4,6 +4,7 @@ first token of each word, softmax, cross-entropy; long texts are read in windows
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -35,6 +36,7 @@ GENERATIVE = False
 MAIN_METRIC = SELECTION_METRIC = "f1"
 LOWER_IS_BETTER = ()
 HUB_TASK = "token-classification"
+_SPELT = re.compile("O$|[BIES]-")  # a tag in the place of an entity's name
 NO_LOSS = -100  # of tokens that are no word's first, and of words that count in another window
 
 
@@ -65,6 +67,12 @@ class Data(Section):
             )
         if self.entities and self.scheme == "plain":
             raise ValueError("scheme: entities are not plain tags; write iob2")
+        tag = next((name for name in self.labels if _SPELT.match(name)), None)
+        if tag is not None and self.scheme != "plain":
+            raise ValueError(
+                f"labels: names of entities alone, got {tag!r}; write "
+                + (repr(tag[2:]) if tag[2:] else "it not, for it is no entity")
+            )
         return self
 
 
@@ -178,10 +186,10 @@ def _entity(one: Any, text: str) -> tuple[int, int, str]:
     """Of an object, or of a list of three."""
     values = [one.get(key) for key in ("start", "end", "label")] if isinstance(one, dict) else one
     if not isinstance(values, list) or [type(value) for value in values] != [int, int, str]:
-        raise ValueError(f"entity {str(one)[:60]} is no {{start, end, label}}")
+        raise ValueError(f"entity is no {{start, end, label}}: {str(one)[:60]}")
     start, end, label = values
     if not 0 <= start < end <= len(text) or not label.strip():
-        raise ValueError(f"entity {str(one)[:60]} is outside of the text, or without label")
+        raise ValueError(f"entity outside of the text, or without label: {str(one)[:60]}")
     return start, end, label
 
 
@@ -343,8 +351,9 @@ def build_model(base: Path, labels: list[str]) -> tuple[PreTrainedModel, list[st
         dtype=torch.float32,
         local_files_only=True,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # of a head for other labels
     )
-    return model, sorted(info["missing_keys"])
+    return model, texts.head(model, info)
 
 
 logits = texts.logits
