@@ -2,9 +2,10 @@
 
 Run: `python -m stages clean`, or `python -m stages clean --all`
 
-A run that ends well removes its own. Orphans are those of runs whose inputs have changed since, and
-those of trials, whose parameters are in their command lines, after a week; `--all` also takes the
-checkpoints that the next `finetune` and trials would go on from.
+A run that ends well removes its own. Orphans are those of runs of `finetune` whose inputs have
+changed since, or that ran on another kind of machine; and after a week those of trials and of
+pretraining, whose inputs are not known here. `--all` also takes the checkpoints that the next runs
+would go on from.
 """
 
 from __future__ import annotations
@@ -29,23 +30,25 @@ def main(arguments: list[str]) -> int:
 
     found = sorted(FOLDER.glob("*"))
     kept = _present() if found and not arguments else None
-    trials = [] if arguments else [folder for folder in found if _of_a_trial_under_way(folder)]
-    orphans = [folder for folder in found if folder != kept and folder not in trials]
+    others = [] if arguments else [folder for folder in found if _may_be_under_way(folder)]
+    orphans = [folder for folder in found if folder != kept and folder not in others]
     size = sum(file.stat().st_size for folder in orphans for file in folder.glob("*"))
     for folder in orphans:
         shutil.rmtree(folder)
     print(f"clean: {len(orphans)} removed, {size / 1e6:.1f} MB")
     if kept in found:
         print(f"clean: {kept} kept, from which finetune goes on; --all removes it too")
-    if trials:
-        print(f"clean: {len(trials)} of trials kept for a week; --all removes them too")
+    if others:
+        what = f"{len(others)} of trials and pretraining"
+        print(f"clean: {what} kept for a week; --all removes them too")
     return 0
 
 
-def _of_a_trial_under_way(folder: Path) -> bool:
-    from stages.training.checkpoints import TRIALS
+def _may_be_under_way(folder: Path) -> bool:
+    from stages.training.checkpoints import PRETRAINING, TRIALS
 
-    return folder.name.startswith(TRIALS) and time.time() - folder.stat().st_mtime < WEEK
+    recent = time.time() - folder.stat().st_mtime < WEEK
+    return recent and folder.name.startswith((TRIALS, PRETRAINING))
 
 
 def _present() -> Path:

@@ -89,7 +89,7 @@ def run(params: Export, run: Run) -> dict[str, object]:
             known = card.base_repo(params, results["base"])
             named = known or results["base"]["name"]
             loaded_as = adapters.write(folder, model, run.method, named)
-        _write_tokenizer(folder, results["tokens"]["max_length"])
+        _write_tokenizer(folder, results["tokens"]["max_length"], model.config.pad_token_id)
         if run.task.GENERATIVE:
             _write_template(folder, results["tokens"]["template"])
         learnt = model.config.finetuning_learnt
@@ -101,13 +101,21 @@ def run(params: Export, run: Run) -> dict[str, object]:
         return {"bytes": sum(file.stat().st_size for file in folder.iterdir()), **compared}
 
 
-def _write_tokenizer(folder: Path, max_length: int) -> None:
-    """The base's tokenizer; texts are cut where they were in training."""
+def _write_tokenizer(folder: Path, max_length: int, pad_id: int | None) -> None:
+    """The base's tokenizer; texts are cut where they were in training, and filled up by the token
+    that the model's config names, where the tokenizer names none."""
     for pattern in TOKENIZER:
         for file in sorted(BASE.glob(pattern)):
             shutil.copyfile(file, folder / file.name)
     path = folder / inference.TOKENIZER
     config: dict[str, Any] = read_json(path) if path.exists() else {}
+    special = folder / "special_tokens_map.json"
+    named = (read_json(special) if special.exists() else {}) | config
+    if pad_id is not None and not named.get("pad_token"):
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        config["pad_token"] = tokenizer.id_to_token(pad_id)
     write_json(path, config | {"model_max_length": max_length})
 
 

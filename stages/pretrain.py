@@ -156,10 +156,10 @@ def _run(config: GPT2Config) -> Run:
 
 
 def _checkpoints(params: Pretrain, machine: Machine) -> Any:
-    from stages.training.checkpoints import FOLDER, Checkpoints, key
+    from stages.training.checkpoints import FOLDER, PRETRAINING, Checkpoints, key
 
     values = (params.model_dump(mode="json"), versions(LIBRARIES), machine.device_class())
-    return Checkpoints(FOLDER / key("pretrain", {}, *values, pipeline=PIPELINE))
+    return Checkpoints(FOLDER / f"{PRETRAINING}{key('pretrain', {}, *values, pipeline=PIPELINE)}")
 
 
 def _save(

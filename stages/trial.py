@@ -68,8 +68,10 @@ def run(params: Trial, run: Run, job: Job) -> dict[str, object]:
         write_json(job.out, skipped(job.overrides, run.task.MAIN_METRIC, _count(train)))
         return {"rows_in_all": _count(train)}
     machine = configure(job.finetune.device, job.finetune.precision, params.threads)
-    train = drawn(train, params.rows, params.draw)
-    validation = drawn(validation, _at_most(params.validation_rows, validation), params.draw)
+    train = renumbered(drawn(train, params.rows, params.draw))
+    validation = renumbered(
+        drawn(validation, _at_most(params.validation_rows, validation), params.draw)
+    )
     finetune = fitting.of_method(job.finetune, run)
     section = lengthened(finetune, params, _batches(finetune, train))
     code = sha256(__file__)
@@ -133,6 +135,16 @@ def drawn(table: pa.Table, rows: int | None, number: int) -> pa.Table:
 
     of = np.searchsorted(firsts(table), np.arange(len(table)), side="right") - 1  # each example
     return table.take(np.flatnonzero(np.isin(of, draw(targets(table), rows, number))))
+
+
+def renumbered(table: pa.Table) -> pa.Table:
+    """With rows counted from 0 in the column `row`, where there is one: tasks count by it."""
+    if "row" not in table.column_names:
+        return table
+    place = table.column_names.index("row")
+    _, row = np.unique(table["row"].to_numpy(), return_inverse=True)
+    field = table.schema.field("row")
+    return table.set_column(place, field, [row.astype(field.type.to_pandas_dtype())])
 
 
 def _at_most(rows: int | None, table: pa.Table) -> int | None:

@@ -238,11 +238,12 @@ def test_clean_removes_orphans_and_keeps_what_is_wanted(
         finetune.run(params.sections["finetune"], params.run)
     (wanted,) = looked_up
     trial, old = (checkpoints.FOLDER / f"{checkpoints.TRIALS}{name}" for name in ("a", "b"))
-    for place in (wanted, checkpoints.FOLDER / "other", trial, old):
+    training = checkpoints.FOLDER / f"{checkpoints.PRETRAINING}c"
+    for place in (wanted, checkpoints.FOLDER / "other", trial, old, training):
         save(Checkpoints(place), 1, 1)
     os.utime(old, (1, 1))
     assert clean.main([]) == 0
-    assert set(checkpoints.FOLDER.iterdir()) == {wanted, trial}
+    assert set(checkpoints.FOLDER.iterdir()) == {wanted, trial, training}
     assert "clean: 2 removed" in capsys.readouterr().out
     assert clean.main(["--all"]) == 0
     assert not list(checkpoints.FOLDER.iterdir())

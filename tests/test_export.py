@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from stages import export, plugins
 from stages.errors import UserError
 from stages.exporting import adapters, card, parity
+from stages.training import weights
 from tests import exporting, fabricate
 
 FOLDER = Path("models/export")
@@ -97,8 +100,8 @@ def corrupted(monkeypatch: pytest.MonkeyPatch, change: Any) -> str:
     params, run = exporting.ready()
     write = export._write_tokenizer
 
-    def spoil(folder: Path, max_length: int) -> None:
-        write(folder, max_length)
+    def spoil(folder: Path, *others: Any) -> None:
+        write(folder, *others)
         change(folder)
 
     monkeypatch.setattr(export, "_write_tokenizer", spoil)
@@ -231,3 +234,40 @@ def test_weights_that_need_their_base_refuse_another() -> None:
         file.write(b"?")
     with pytest.raises(UserError, match=r"data/base/model.safetensors: missing, or not the base"):
         inference.load(FOLDER)
+
+
+@pytest.mark.parametrize("method", ["head_only", "prompt"])
+def test_an_exported_model_is_a_base_of_the_next(method: str) -> None:
+    """Its head is trained and kept with any method, or made anew where labels are others."""
+    export.run(*exporting.ready())
+    shutil.rmtree("data/base")
+    FOLDER.rename("data/base")
+    before = load_file("data/base/model.safetensors")
+    _, run = exporting.sections(method)
+    for labels in (exporting.LABELS, ["a", "b", "c", "d"]):
+        model, _ = weights.build(run, labels, run.method_params)
+        own = weights.trained(model)
+        heads = {end: [w for name, w in own.items() if name.endswith(f"classifier.{end}")]
+                 for end in ("weight", "bias")}  # fmt: skip
+        ((weight,), (bias,)) = heads.values()
+        assert len(weight) == len(bias) == len(labels)
+        assert torch.equal(weight, before["classifier.weight"]) == (labels == exporting.LABELS)
+
+
+def test_numbers_in_large_units_are_compared_by_their_scale() -> None:
+    draw = np.random.default_rng(0)
+    assert parity.tolerance(draw.normal(0, 5, 500)) == parity.TOLERANCE
+    salaries = draw.normal(250_000, 80_000, 500)
+    assert 0.05 < parity.tolerance(salaries) < 10 < 80_000 / 100
+
+
+def test_a_padding_token_that_config_json_names_alone() -> None:
+    params, run = exporting.ready()
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = Path("data/base") / name
+        if path.exists():
+            content = json.loads(path.read_text())
+            content.pop("pad_token", None)
+            path.write_text(json.dumps(content))
+    export.run(params, run)
+    assert json.loads((FOLDER / "tokenizer_config.json").read_text())["pad_token"] == "[PAD]"

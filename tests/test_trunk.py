@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
 from stages.training import packing
+from stages.training import trunk as trunks
 from stages.training.batching import Rows
 from stages.training.machine import Machine
 from stages.training.trunk import Trunk
@@ -97,10 +97,7 @@ def test_what_memory_should_not_hold_goes_to_a_file(
     trunk.keep({"train": held}, MACHINE, tmp_path)
     assert not list(tmp_path.iterdir())
 
-    class Memory:
-        available = 1000
-
-    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    monkeypatch.setattr(trunks, "memory", lambda device: (1000, 1000))
     _, filed, trunk = prepared(ENCODER, 1)
     trunk.keep({"train": filed}, MACHINE, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["trunk-0-train.npy"]

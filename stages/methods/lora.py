@@ -122,4 +122,20 @@ def _quantize(model: PreTrainedModel, targets: list[str]) -> None:
 
 
 def merge(module: PeftModel) -> PreTrainedModel:
+    _dequantize(module)
     return module.merge_and_unload()
+
+
+def _dequantize(module: PeftModel) -> None:
+    """Put plain layers in the place of 4-bit ones, for what is merged into these is plain."""
+    from torch import nn
+
+    small = [(n, one) for n, one in module.named_modules() if type(one).__name__ == "Linear4bit"]
+    for name, layer in small:
+        from bitsandbytes.functional import dequantize_4bit
+
+        whole = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+        weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        whole.weight = nn.Parameter(weight.float())
+        whole.bias = layer.bias
+        module.set_submodule(name, whole)

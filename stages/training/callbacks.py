@@ -79,6 +79,7 @@ def _score(metric: float, loss: float) -> tuple[float, float]:
 def measure(trainer: pl.Trainer, module: FineTuning, splits: Splits, best: BestEpoch) -> None:
     """For a method that takes no steps: its losses, as if after an epoch."""
     trainer.validate(module, datamodule=splits, verbose=False)
+    module.to(trainer.strategy.root_device)  # which Lightning takes it off in the end
     module.eval()
     totals, counts = [], []
     with torch.no_grad():

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path("results/run/checkpoints")
 TRIALS = "trial-"  # begins the names of those of trials, of which many may be under way
+PRETRAINING = "pretrain-"
 KEPT = 2  # the last, and the one before, should the last be damaged
 Tensors = dict[str, "torch.Tensor"]
 

@@ -119,7 +119,8 @@ class FineTuning(pl.LightningModule):
             found = self.ranks.sums(whole, count, tokens, computed)
             tokens, computed = (int(size) for size in found[2:])
             whole, count = ((x / self.ranks.count).to(total.dtype) for x in found[:2])
-        loss, mean = total / count, whole / count
+        divisor = torch.where(count == 0, 1.0, count)  # of a batch without a target to learn
+        loss, mean = total / divisor, whole / divisor
         self.train_loss.append(mean)
         self.log("train_loss", mean)
         self.tokens += tokens

@@ -63,6 +63,7 @@ class Resuming(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, module: Any) -> None:
         self.store.ended = time.monotonic()  # start-up was not time to lose
+        module.train_loss = [loss.to(module.device) for loss in module.train_loss]
         if not self._optimizer:
             return
         (optimizer,), (config,) = trainer.optimizers, trainer.lr_scheduler_configs

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
@@ -20,6 +19,7 @@ from stages.errors import UserError
 from stages.training import packing
 from stages.training.batching import ByLength, Rows
 from stages.training.machine import Machine
+from stages.training.memory import memory
 from stages.training.ranks import ALONE, Ranks
 
 SHARE = 0.25  # of the memory that is free
@@ -77,7 +77,7 @@ class Trunk:
         port = packing.Port(self.layers, of_rows=self.all and packing.reads_rows(self.whole))
         self.whole.to(machine.device)
         self.whole.eval()
-        free = psutil.virtual_memory().available * SHARE
+        free = memory("cpu")[0] * SHARE / ranks.count
         size = self.whole.config.hidden_size * 4
         total = sum(_count(rows, port) * size for rows in splits.values())
         for split, rows in splits.items():
