@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 DIGEST = re.compile(r"[0-9a-f]{32}(\.dir)?")
@@ -30,6 +31,14 @@ def torn(text: str) -> bool:
         return True
     stages = content.get("stages", {})
     return not (isinstance(stages, dict) and all(map(_is_whole, stages.values())))
+
+
+def conflict(path: str | Path) -> str:
+    """What to do about git's marks in a file."""
+    return (
+        f"{path}: has git's marks of a merge conflict; take one side, `git checkout --ours {path}` "
+        "or --theirs, `git add` it, and run again: the cache has the results of both"
+    )
 
 
 def mended(text: str) -> str:

@@ -235,4 +235,6 @@ def _yaml(content: str, path: str) -> dict[str, Any]:
     try:
         return YAML(typ="safe", pure=True).load(content) or {}
     except YAMLError:
+        if locks.CONFLICT.search(content):
+            raise UserError(locks.conflict(path)) from None
         raise UserError(f"{path}: not YAML; `git checkout {path}` brings it back") from None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,13 +50,14 @@ def slicings(
 
 def by_value(values: Sequence[Any], least: int) -> Parts:
     """The values that at least `least` rows have, the most frequent first; all others as one."""
-    names = np.array([_name(value) for value in values], dtype=object)
-    counts = Counter(names.tolist())
-    large = sorted((-count, name) for name, count in counts.items() if count >= least)
-    parts = [(name, np.flatnonzero(names == name)) for _, name in large]
-    if few := counts.keys() - {name for _, name in large}:
+    places: dict[str, list[int]] = {}
+    for row, value in enumerate(values):
+        places.setdefault(_name(value), []).append(row)
+    large = sorted((-len(of), name) for name, of in places.items() if len(of) >= least)
+    parts = [(name, np.array(places[name])) for _, name in large]
+    if few := [of for of in places.values() if len(of) < least]:
         number = f"{len(few)} value{'s' * (len(few) > 1)} of fewer than {least} rows"
-        parts.append((f"other ({number})", np.flatnonzero(np.isin(names, sorted(few)))))
+        parts.append((f"other ({number})", np.array(sorted(chain.from_iterable(few)))))
     return parts
 
 

@@ -10,6 +10,9 @@ import numpy as np
 
 CONFIDENCE = 0.95
 CELLS = 600_000  # weights held at a time: fast, and a few MB
+ENDS = (0.0, 1.0, 100.0)  # of the ranges of metrics
+CENTRED = ("mcc", "pearson", "r2", "spearman")  # 0 is no end of theirs
+ALIKE = "all rows alike: no interval"
 
 Metrics = Callable[[np.ndarray, np.ndarray, np.ndarray], dict[str, np.ndarray]]
 """Metrics of many resamples at once: target [n], scores [n, k] and weights [b, n], which say how
@@ -20,7 +23,8 @@ Right = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
 
 Estimate = dict[str, Any]
 """`value`, `low`, `high`; where some resamples left the metric undefined, `samples`: how many
-did not; where it is undefined on the rows themselves, all three None and `reason`."""
+did not; where it is undefined on the rows themselves, all three None and `reason`; where rows are
+all right or all wrong, which no resample can change, no `low` and `high`, and `reason`."""
 
 
 def once(metrics: Metrics, target: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -63,9 +67,22 @@ def bootstrap(
     values = once(metrics, target, scores)
     drawn = _drawn(lambda weights: metrics(target, scores, weights), len(target), samples, seed)
     return {
-        name: _estimates(value, drawn[name], (reasons or {}).get(name, "undefined on these rows"))
+        name: _unless_alike(
+            name,
+            _estimates(value, drawn[name], (reasons or {}).get(name, "undefined on these rows")),
+        )
         for name, value in values.items()
     }
+
+
+def _unless_alike(name: str, estimate: Any) -> Any:
+    """Without the interval of no width that resamples give at an end of the metric's range."""
+    if isinstance(estimate, list):
+        return [_unless_alike(name, one) for one in estimate]
+    value, ends = estimate["value"], ENDS[1:] if name in CENTRED else ENDS
+    if value in ends and estimate["low"] == estimate["high"] == value:
+        return estimate | {"low": None, "high": None, "reason": ALIKE}
+    return estimate
 
 
 def highest_is_target(target: np.ndarray, scores: np.ndarray) -> np.ndarray:

@@ -75,8 +75,7 @@ def _headline(metrics: Any, baseline: Any) -> Headline:
 def _result(head: Headline) -> Iterator[str]:
     """The main metric, the baselines beside it, and what that allows to say."""
     yield from _wrap(
-        f"{text.name(head.metric)} {text.number(head.model.value)} ({head.level} interval "
-        f"{text.number(head.model.low)} to {text.number(head.model.high)}), "
+        f"{text.name(head.metric)} {text.number(head.model.value)} ({head.interval}), "
         f"{text.count(head.rows)} rows of the {head.split} split",
         "bold",
     )

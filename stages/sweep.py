@@ -33,6 +33,11 @@ class Range(Section):
             raise ValueError(f"high: not above low, got {self.high}; write more than {self.low}")
         if self.log and self.low <= 0:
             raise ValueError(f"low: no logarithm, got {self.low}; write more than 0, or log: false")
+        for key, end in (("low", self.low), ("high", self.high)):
+            if self.whole and not end.is_integer():
+                raise ValueError(
+                    f"{key}: no whole number, got {end}; write {round(end)}, or whole: false"
+                )
         return self
 
 

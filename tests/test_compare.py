@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,18 @@ def test_metrics_and_the_paired_test() -> None:
     assert "Right now and wrong then: 10; wrong now and right then: 0;" in " ".join(text.split())
     assert "p = 0.002." in text
     assert "accuracy is higher now: the interval leaves out zero." in text
+
+
+@pytest.mark.parametrize("scale", [1e9, 1e-5, 25.0])
+def test_figures_of_any_size_stand_apart(scale: float) -> None:
+    value = {"value": 1.234 * scale, "low": 1.1 * scale, "high": 1.3 * scale}
+    one = {"metrics": {"mse": value}, "confidence": 0.95, "rows": 9}
+    lines = list(compare._metrics(one, one, {"difference": {"mse": value}}))
+    assert all(len(line) <= 80 for line in lines)
+    told = " ".join(" ".join(lines[1:-1]).split())
+    numbers = [float(word) for word in re.findall(r"[-+]?\d[\d.]*(?:e[-+]\d+)?", told)]
+    assert numbers == pytest.approx([1.234 * scale, 1.1 * scale, 1.3 * scale] * 3, rel=0.01)
+    assert "]  " in lines[1] or len(lines) > 3
 
 
 def test_the_same_results_show_no_difference() -> None:

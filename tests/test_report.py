@@ -243,6 +243,7 @@ def test_without_optional_values(tmp_path: Path) -> None:
     words = render(tmp_path).words
     assert "No row was rejected." in words
     assert "No baseline to compare with." in words
+    assert "no 95% interval" in words
     assert "licence: not stated" in words
     assert not re.search(r"\b(None|nan)\b", words)
 

@@ -62,3 +62,10 @@ def test_a_slice_is_measured_on_its_rows_alone() -> None:
             {"name": "b", "rows": 1, "metrics": {"sum": [1]}},
         ],
     }
+
+
+def test_a_column_of_as_many_values_as_rows_is_parted_at_once() -> None:
+    """Minutes, where each value is looked for in all rows."""
+    (name, rows), *_ = by_value(range(100_000), 2)
+    assert name == "other (100000 values of fewer than 2 rows)" and len(rows) == 100_000
+    assert len(by_value(range(100_000), 1)) == 100_000

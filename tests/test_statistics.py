@@ -117,3 +117,14 @@ def test_a_model_does_not_differ_from_itself() -> None:
     for name, difference in found["difference"].items():
         assert (difference["value"], difference["low"], difference["high"]) == (0, 0, 0), name
     assert found["mcnemar"]["p_value"] == 1
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_rows_that_are_all_alike_have_no_interval(value: float) -> None:
+    target = np.array([0, 1, 1, 0])
+    scores = model(np.full(4, bool(value)), target)
+    found = bootstrap(measures.of(task), target, scores, 200, 0)["accuracy"]
+    reason = "all rows alike: no interval"
+    assert found == {"value": value, "low": None, "high": None, "reason": reason}
+    constant = np.tile([0.9, 0.1], (4, 1))  # whose correlation is 0 on any rows
+    assert bootstrap(measures.of(task), target, constant, 200, 0)["mcc"]["low"] == 0

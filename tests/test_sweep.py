@@ -271,6 +271,10 @@ def test_the_plan_names_what_params_yaml_gives_and_no_more(monkeypatch: pytest.M
         ({"parameters": {"finetune.epochs": []}}, "finetune.epochs has no value"),
         ({"parameters": {"a": {"low": 0.0, "high": 1.0, "log": True}}}, "no logarithm"),
         ({"parameters": {"a": {"low": 1.0, "high": 1.0}}}, "not above low"),
+        (
+            {"parameters": {"a": {"low": 1.0, "high": 2.5, "whole": True}}},
+            "high: no whole number, got 2.5",
+        ),
     ],
 )
 def test_an_impossible_search_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -319,3 +323,49 @@ def test_the_stage_wants_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         stage.main([])
     with pytest.raises(UserError, match=r"t1\.json: missing"):
         stage.main(["--trials", "t1"])
+
+
+def test_the_plot_of_values_that_are_lists() -> None:
+    trials = [made(1e-4, "lora", value) for value in (0.7, 0.9)]
+    for trial, targets in zip(trials, (["query"], ["query", "value"]), strict=True):
+        trial["overrides"]["methods.lora.targets"] = targets
+    drawn = coordinates.svg(table.tabulate(trials))
+    assert "[&#x27;query&#x27;, &#x27;value&#x27;]" in drawn
+
+
+def test_a_plan_goes_on_where_rounds_have_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(projects.ROOT)
+    monkeypatch.setattr(sweep, "PLAN", tmp_path / "dvc.yaml")
+    monkeypatch.setattr(sweep, "FOLDER", tmp_path)
+    (tmp_path / "trials").mkdir()
+
+    def planned() -> list[str]:
+        assert sweep.main(["--plan"]) == 0
+        names: list[str] = running.loaded((tmp_path / "dvc.yaml").read_text())["vars"][1]["plan"][
+            "trials"
+        ]
+        for name in names:
+            (tmp_path / f"trials/{name}.json").write_text(json.dumps(made(1e-4, "full", 0.5)))
+        return names
+
+    rounds = [planned() for _ in range(4)]
+    assert [len(names) for names in rounds] == [4, 8, 12, 12]
+    assert rounds[2][:4] == rounds[0] and rounds[3] == rounds[2]
+
+
+def test_the_best_is_applied_where_params_yaml_leaves_keys_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/sweep").mkdir(parents=True)
+    best = "finetune:\n  epochs: 3\nmethods:\n  lora:\n    rank: 4\n"
+    (tmp_path / "results/sweep/best.yaml").write_text(best)
+    (tmp_path / "params.yaml").write_text("finetune:\n  seed: 0\nmethods:\n")
+    assert sweep.apply() == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "finetune.epochs: 3, was absent", "methods.lora.rank: 4, was absent"
+    ]  # fmt: skip
+    found = running.loaded((tmp_path / "params.yaml").read_text())
+    assert found == {"finetune": {"seed": 0, "epochs": 3}, "methods": {"lora": {"rank": 4}}}

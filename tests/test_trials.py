@@ -291,3 +291,22 @@ def test_a_folder_without_trials_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(UserError, match=r"a\.json: not the outcome of a trial"):
         leaderboard.main([str(tmp_path)])
+
+
+def test_trials_that_were_skipped_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    lacking = {"overrides": {"trial.rows": 900}, "main_metric": "a", "lacking": True, "rows": 60}
+    refused = {"overrides": {"run.method": "few_shot"}, "refused": "it compares texts"}
+    for name, content in (("a", lacking), ("b", refused), ("c", TRIALS[0])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    found = table.tabulate(table.read(sorted(tmp_path.glob("*.json"))))
+    assert len(found.rows) == 1 and found.metric == "accuracy"
+    assert table.as_json(found)["left_out"] == [
+        {"parameters": {"run.method": "few_shot"}, "reason": "it compares texts"},
+        {
+            "parameters": {"trial.rows": 900},
+            "reason": "the training split has 60 rows, fewer than trial.rows",
+        },
+    ]
+    assert "left out, for it compares texts: method few_shot" in table.told(found)
+    with pytest.raises(UserError, match="method few_shot: it compares texts"):
+        table.tabulate([refused])

@@ -9,6 +9,7 @@ bootstrap's, the p-value that of McNemar's exact test.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -140,6 +141,7 @@ def _metrics(
     now: Mapping[str, Any], then: Mapping[str, Any], paired: Mapping[str, Any] | None
 ) -> Iterator[str]:
     difference = paired["difference"] if paired else {}
+    both = {"now": now, "then": then}
     names = [
         name
         for name in dict.fromkeys([*now["metrics"], *then["metrics"]])
@@ -150,21 +152,44 @@ def _metrics(
     title = "now - then, same rows" if paired else ""
     yield f"{'metric':<12}{'now':<22}{'then':<22}{title}".rstrip()
     for name in names:
-        cells = (_estimate(of["metrics"].get(name)) for of in (now, then))
-        line = f"{name[:11]:<12}" + "".join(f"{cell:<22}" for cell in cells)
-        yield (line + (_estimate(difference.get(name), "+") if paired else "")).rstrip()
-    counts = (f"{name} {of['rows']:,}" for name, of in (("now", now), ("then", then)))
+        cells = {key: _estimate(of["metrics"].get(name)) for key, of in both.items()}
+        if paired:
+            cells["now - then"] = _estimate(difference.get(name), "+")
+        yield from _row(name, cells)
+    counts = (f"{name} {of['rows']:,}" for name, of in both.items())
     yield from _wrapped(
         "", f"In brackets {level} bootstrap intervals; rows of the test split: {', '.join(counts)}."
     )
 
 
+def _row(name: str, cells: Mapping[str, str]) -> Iterator[str]:
+    """Side by side; each on a line of its own, with what it is, where they are too wide."""
+    head = f"{name[:11]:<12}"
+    line = (head + "".join(f"{cell:<20}  " for cell in cells.values())).rstrip()
+    if len(line) <= WIDTH:
+        yield line
+        return
+    for what, cell in cells.items():
+        yield f"{head}{what:<10}  {cell}"
+        head = " " * len(head)
+
+
 def _estimate(value: Mapping[str, Any] | None, sign: str = "") -> str:
     if not value or value.get("value") is None:
         return "-"
+    told = _figure(value["value"], sign)
     if value.get("low") is None or value.get("high") is None:
-        return f"{value['value']:{sign}.3f}"
-    return f"{value['value']:{sign}.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+        return told
+    return f"{told} [{_figure(value['low'])}, {_figure(value['high'])}]"
+
+
+def _figure(value: float, sign: str = "") -> str:
+    """Three decimals below 10, four digits above, and three where neither tells a number."""
+    size = abs(value)
+    if value and not 0.0005 <= size < 10_000:
+        return f"{value:{sign}.3g}"
+    digits = 3 if size < 10 else max(0, 3 - int(math.log10(size)))
+    return f"{value:{sign}.{digits}f}"
 
 
 def _verdict(metric: str, paired: Mapping[str, Any]) -> Iterator[str]:

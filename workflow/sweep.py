@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--engine", choices=sorted(ENGINES), default="snakemake")
     parser.add_argument("more", nargs="*", help="arguments of the engine, after --")
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--plan", action="store_true", help="write the first round and run nothing")
+    only.add_argument("--plan", action="store_true", help="write what comes next and run nothing")
     only.add_argument("--apply", action="store_true", help="write the best into params.yaml")
     chosen = parser.parse_args(arguments)
     if chosen.apply:
@@ -67,10 +67,14 @@ def main(arguments: list[str]) -> int:
         examine(trials)
         write_text(PLAN, text(section, trials))
         print(f"round {number + 1} of {search.rounds(section)}: {len(trials)} trials", flush=True)
-        if chosen.plan:
-            return 0
+        if chosen.plan:  # rounds that have run stay in the plan, for it says what the best is of
+            if not _ran(trials):
+                return 0
+            continue
         if code := subprocess.run([*ENGINES[chosen.engine], *chosen.more], check=False).returncode:
             return code
+    if chosen.plan:
+        return 0
     print((FOLDER / "best.yaml").read_text(encoding="utf-8"), end="")
     return 0
 
@@ -169,13 +173,19 @@ def _renamed(value: Any, old: str, new: str) -> Any:
     return value
 
 
+def _file(name: str) -> Path:
+    return FOLDER / f"trials/{name}.json"
+
+
+def _ran(trials: Mapping[str, Setting]) -> bool:
+    return all(_file(name).exists() for name in trials)
+
+
 def _outcome(section: Sweep, setting: Setting) -> float | None:
     """Mean over seeds of the main metric on the validation split; None where it is no number in
-    one, for training diverged."""
-    trials = [
-        read_json(FOLDER / f"trials/{name}.json") for name in search.trials(section, [setting])
-    ]
-    values = [trial["validation"].get(trial["main_metric"]) for trial in trials]
+    one, for training diverged or could not be done."""
+    trials = [read_json(_file(name)) for name in search.trials(section, [setting])]
+    values = [trial.get("validation", {}).get(trial.get("main_metric")) for trial in trials]
     return None if None in values else float(sum(values) / len(values))
 
 
@@ -192,8 +202,10 @@ def apply() -> int:
         *sections, last = key.split(".")
         inner = content
         for section in sections:
+            if inner.get(section) is None:
+                inner[section] = {}
             inner = inner[section]
-        changed.append(f"{key}: {value}, was {inner[last]}")
+        changed.append(f"{key}: {value}, was {inner.get(last, 'absent')}")
         inner[last] = value
     out = io.StringIO()
     yaml.dump(content, out)

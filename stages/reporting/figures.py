@@ -18,24 +18,35 @@ WIDTH, HEIGHT = 380, 236
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 24, 38
 SQUARE = 320
 ENDS = ("value", "low", "high")
+SAME = 1e-9  # share of a number that ends apart by less are equal
+DIGITS = 7  # decimals at most of a tick's label
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most about `most` + 1 round numbers (steps of 1, 2, 2.5 or 5) that enclose the range."""
-    if high <= low:
+    """At most about `most` + 1 round numbers (steps of 1, 2, 2.5 or 5) that enclose the range;
+    ends that are equal but for rounding get some room."""
+    if high - low <= SAME * max(abs(low), abs(high)):
         low, high = low - max(abs(low), 1) * 0.05, high + max(abs(high), 1) * 0.05
     raw = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(raw))
+    exponent = math.floor(math.log10(raw))
+    power = 10.0**exponent
     step = next(unit * power for unit in (1, 2, 2.5, 5, 10) if unit * power >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [round(index * step, 2 - exponent) for index in range(first, last + 1)]
 
 
 def labels(values: Sequence[float]) -> list[str]:
-    """Tick labels, all with the decimals that the step between them needs."""
+    """Tick labels, all with the decimals that the step between them needs; of tiny steps with the
+    significant digits (`1.5e-15`)."""
     step = values[1] - values[0] if len(values) > 1 else 1.0
-    digits = next((n for n in range(7) if abs(round(step, n) - step) < 1e-9 * max(1, step)), 7)
-    return [f"{value:.{digits}f}" for value in values]
+    for digits in range(DIGITS + 1):
+        if abs(round(step, digits) - step) < 1e-3 * step:
+            return [f"{value:.{digits}f}" for value in values]
+    for digits in range(1, 17):
+        told = [f"{value:.{digits}g}" for value in values]
+        if all(abs(float(a) - b) < 1e-3 * step for a, b in zip(told, values, strict=True)):
+            return told
+    return [f"{value:.17g}" for value in values]
 
 
 @dataclass(frozen=True)

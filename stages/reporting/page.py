@@ -142,7 +142,8 @@ def _forests(inputs: Inputs) -> list[tuple[str, str, figures.Forest]]:
     lower = inputs.metrics.get("lower_is_better", ())
     found = []
     for name in sorted(metrics, key=lambda name: name != inputs.metrics["main_metric"]):
-        remark = metrics[name].get("reason") or ("lower is better" if name in lower else "")
+        sense = "lower is better" if name in lower else ""
+        remark = ", ".join(filter(None, (sense, metrics[name].get("reason"))))
         models = estimates(name, "fine-tuned", inputs.metrics, inputs.baseline)
         found.append((name, remark, figures.forest(models)))
     return found

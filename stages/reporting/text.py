@@ -55,8 +55,10 @@ def interval(value: Mapping[str, float | None]) -> str:
 
 
 def signed(value: float) -> str:
-    """With its sign: `+0.065`."""
-    return f"{value:+.3f}".replace("-", "−")
+    """With its sign: `+0.065`. One that is not zero does not read as zero: `+0.0002`, but for what
+    rounding left (1e-12)."""
+    digits = ".2g" if 1e-12 < abs(value) < 0.0005 else ".3f"
+    return f"{value:+{digits}}".replace("-", "−")
 
 
 def p_value(value: float) -> str:

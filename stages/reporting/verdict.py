@@ -61,6 +61,14 @@ class Headline:
         """`95%`"""
         return f"{100 * self.confidence:g}%"
 
+    @property
+    def interval(self) -> str:
+        """`95% interval 0.808 to 0.873`"""
+        if self.model.low is None or self.model.high is None:
+            return f"no {self.level} interval"
+        ends = text.number(self.model.low), text.number(self.model.high)
+        return f"{self.level} interval {ends[0]} to {ends[1]}"
+
 
 def estimates(metric: str, model: str, metrics: Any, baseline: Any) -> tuple[Estimate, ...]:
     """A metric of the fine-tuned model, then of each baseline that has it, best first.
@@ -185,9 +193,11 @@ def _judge(
     )
     if test is None:
         return outcome, difference_is
+    apart = (outcome != "open") != (test["p_value"] < 1 - metrics["confidence"])
+    border = " Near the border the interval and this test may disagree, as here." if apart else ""
     return outcome, (
         f"{difference_is} Rows that the fine-tuned model alone predicts rightly: "
         f"{text.count(test['first_only'])}; the baseline alone: "
         f"{text.count(test['second_only'])} (McNemar's exact test: "
-        f"{text.p_value(test['p_value'])})."
+        f"{text.p_value(test['p_value'])}).{border}"
     )

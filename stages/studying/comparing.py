@@ -12,11 +12,14 @@ from stages.reporting.text import signed
 from stages.statistics import CONFIDENCE
 from stages.studying.outcomes import Curve, Study
 
+SAME = 1e-12  # values that differ by less are equal but for rounding
+
 
 @dataclass(frozen=True)
 class Mean:
     """The mean of some runs with its standard error, and the 95% interval by Student's t ("The
-    probable error of a mean", 1908). Of one run there is neither."""
+    probable error of a mean", 1908). Of one run there is neither. Runs that are all equal have an
+    error of 0, which shows nothing: few runs on few test rows often are."""
 
     value: float
     error: float | None
@@ -26,11 +29,11 @@ class Mean:
 
     def above(self, bound: float) -> bool:
         """Is it shown to be higher?"""
-        return self.low is not None and self.low > bound
+        return bool(self.error) and self.low is not None and self.low > bound
 
     def below(self, bound: float) -> bool:
         """Is it shown to be lower?"""
-        return self.high is not None and self.high < bound
+        return bool(self.error) and self.high is not None and self.high < bound
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def told(mean: Mean) -> str:
     """A difference with its interval: `+0.031 (+0.010 to +0.052)`"""
     if mean.low is None or mean.high is None:
         return f"{signed(mean.value)} (one run)"
+    if not mean.error:
+        return f"{signed(mean.value)} (in each of {mean.runs} runs, which shows nothing)"
     return f"{signed(mean.value)} ({signed(mean.low)} to {signed(mean.high)})"
 
 
@@ -70,6 +75,8 @@ def mean(values: Iterable[float]) -> Mean:
     value, runs = float(each.mean()), len(each)
     if runs < 2:
         return Mean(value, None, None, None, runs)
+    if np.ptp(each) <= SAME * max(1.0, abs(value)):
+        return Mean(value, 0.0, value, value, runs)
     error = float(each.std(ddof=1)) / math.sqrt(runs)
     half = float(stdtrit(runs - 1, (1 + CONFIDENCE) / 2)) * error
     return Mean(value, error, value - half, value + half, runs)

@@ -121,19 +121,32 @@ def _far_less(study: Study) -> Judgement:
 
 
 def crossings(study: Study, tolerance: float) -> list[Crossing]:
-    """Where fine-tuning overtakes few-shot, and where from scratch comes within reach of it."""
+    """Where fine-tuning overtakes few-shot, and where from scratch comes within reach of it: by
+    the sizes at which both were measured, and not at all where there is none."""
     few = against(study, TUNED, ["few_shot"], study.sizes)
     reach = against(study, TUNED, [SCRATCH], study.sizes)
-    sizes = study.sizes
-    return [
-        Crossing(
+    found = [
+        _crossing(
             "fine-tuning overtakes few-shot",
-            onset(sizes, {one.rows: one.mean.value > 0 for one in few}),
-            onset(sizes, {one.rows: one.mean.above(0) for one in few}),
+            few,
+            [one.mean.value > 0 for one in few],
+            [one.mean.above(0) for one in few],
         ),
-        Crossing(
+        _crossing(
             f"from scratch comes within {tolerance:g} of fine-tuning",
-            onset(sizes, {one.rows: one.mean.value <= tolerance for one in reach}),
-            onset(sizes, {one.rows: one.mean.below(tolerance) for one in reach}),
+            reach,
+            [one.mean.value <= tolerance for one in reach],
+            [one.mean.below(tolerance) for one in reach],
         ),
     ]
+    return [one for one in found if one is not None]
+
+
+def _crossing(
+    name: str, differences: Sequence[Difference], by_means: list[bool], shown: list[bool]
+) -> Crossing | None:
+    if not differences:
+        return None
+    sizes = [one.rows for one in differences]
+    by_size = (dict(zip(sizes, holds, strict=True)) for holds in (by_means, shown))
+    return Crossing(name, *(onset(sizes, holds) for holds in by_size))

@@ -68,18 +68,18 @@ def _y(place: float) -> float:
 
 def _axis(name: str, values: Sequence[Any]) -> Axis:
     """Numbers by size, by their logarithm where they span a factor of 8; other values by turn."""
-    distinct = list(dict.fromkeys(values))
-    if not all(type(value) in {int, float} for value in distinct):
-        words = sorted(distinct, key=str)
+    if not all(type(value) in {int, float} for value in values):
+        words = sorted({str(value) for value in values})  # lists have no hash
         step = max(1, len(words) - 1)
-        places = {str(word): at / step for at, word in enumerate(words)}
+        places = {word: at / step for at, word in enumerate(words)}
         return name, lambda value: places[str(value)], [(p, w) for w, p in places.items()]
-    low, high = min(distinct), max(distinct)
+    distinct = sorted(set(values))
+    low, high = distinct[0], distinct[-1]
     scale: Callable[[float], float] = math.log if low > 0 and high >= 8 * low else float
 
     def place(value: Any) -> float:
         span = scale(high) - scale(low)
         return (scale(value) - scale(low)) / span if span else 0.5
 
-    marked = sorted(distinct) if len(distinct) <= 6 else [low, high]
+    marked = distinct if len(distinct) <= 6 else [low, high]
     return name, place, [(place(value), number(value)) for value in marked]

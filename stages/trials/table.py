@@ -42,8 +42,8 @@ class Table:
 
     metric: str
     rows: list[Row]
-    left_out: list[dict[str, Any]] = field(default_factory=list)
-    """Configurations of which a trial has no number for the metric, for training diverged."""
+    left_out: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    """Configurations of which a trial has no number for the metric, each with the reason."""
 
     def best(self) -> Row:
         return self.rows[0]
@@ -63,12 +63,17 @@ def read(files: Iterable[Path]) -> list[dict[str, Any]]:
     trials = []
     for file in files:
         trial = read_json(file)
-        if not (isinstance(trial, dict) and {"overrides", "main_metric", *SPLITS} <= set(trial)):
+        if not (isinstance(trial, dict) and _is_outcome(set(trial))):
             raise UserError(f"{file}: not the outcome of a trial; move it elsewhere")
         trials.append(trial)
     if not trials:
         raise UserError("no trial to compare; run those of its dvc.yaml first")
     return trials
+
+
+def _is_outcome(keys: set[str]) -> bool:
+    skipped = {"lacking", "refused"} & keys
+    return "overrides" in keys and (bool(skipped) or {"main_metric", *SPLITS} <= keys)
 
 
 def chosen(
@@ -90,7 +95,8 @@ def tabulate(trials: Sequence[Mapping[str, Any]]) -> Table:
     Raises:
         UserError: no trial has the metric.
     """
-    metric = trials[0]["main_metric"]
+    measured = [trial for trial in trials if set(SPLITS) <= trial.keys()]
+    metric = measured[0]["main_metric"] if measured else ""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for trial in trials:
         config = {key: value for key, value in trial["overrides"].items() if not is_seed(key)}
@@ -98,11 +104,13 @@ def tabulate(trials: Sequence[Mapping[str, Any]]) -> Table:
     rows, left_out = [], []
     for _, of in sorted(groups.items()):
         config = {key: value for key, value in of[0]["overrides"].items() if not is_seed(key)}
-        if all(metric in trial[split] for trial in of for split in SPLITS):
+        if all(metric in trial.get(split, ()) for trial in of for split in SPLITS):
             values = {split: [trial[split][metric] for trial in of] for split in SPLITS}
             rows.append(Row(config, values, of[0]["trained_parameters"]))
         else:
-            left_out.append(config)
+            left_out.append((config, _why(of, metric)))
+    if not rows and not measured:
+        raise UserError(*(f"trials: {title(config)}: {why}" for config, why in left_out))
     if not rows:
         raise UserError(
             f"trials: {metric} is no number in any configuration, for training diverged or all "
@@ -112,13 +120,22 @@ def tabulate(trials: Sequence[Mapping[str, Any]]) -> Table:
     return Table(metric, rows, left_out)
 
 
+def _why(trials: Sequence[Mapping[str, Any]], metric: str) -> str:
+    for trial in trials:
+        if "refused" in trial:
+            return str(trial["refused"])
+        if "lacking" in trial:
+            return f"the training split has {trial['rows']:,} rows, fewer than trial.rows"
+    return f"{metric} is no number"
+
+
 def as_json(table: Table) -> dict[str, Any]:
     return {
         "main_metric": table.metric,
         "chosen_on": "validation",
         "best": _row(table.best()),
         "configurations": [_row(row) for row in table.rows],
-        "left_out": table.left_out,
+        "left_out": [{"parameters": config, "reason": reason} for config, reason in table.left_out],
     }
 
 
@@ -162,8 +179,8 @@ def told(table: Table, most: int = 20) -> list[str]:
         lines.append(f"{head:<{width}}  {cells}  {len(row.values['validation'])}")
     if len(table.rows) > most:
         lines.append(f"and {len(table.rows) - most} more")
-    for config in table.left_out:
-        lines.append(f"left out, for {table.metric} is no number: {title(config)}")
+    for config, reason in table.left_out:
+        lines.append(f"left out, for {reason}: {title(config)}")
     return lines
 
 
