@@ -58,5 +58,5 @@ lock:
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet .
 	@{ echo "# Every package, pinned; made by \`make lock\` from pyproject.toml."; \
-	  $(VENV)/lock/bin/python -m pip freeze --exclude fine-tuning-pipeline | sed 's/+cpu$$//'; } > constraints.txt
+	  $(VENV)/lock/bin/python -m pip freeze --all --exclude pip --exclude fine-tuning-pipeline | sed 's/+cpu$$//'; } > constraints.txt
 	rm -rf $(VENV)/lock

@@ -11,10 +11,7 @@ sys.path.insert(0, str(Path(workflow.current_basedir)))
 from workflow import plan as plans
 
 # Jobs on other nodes read this file again; the plan is made once.
-if workflow.is_main_process:
-    plan = plans.make(config)
-else:
-    plan = plans.load()
+plan = plans.make(config) if workflow.is_main_process else plans.load()
 
 
 include: "workflow/rules/stages.smk"
@@ -37,3 +34,5 @@ rule all:
     localrule: True
     input:
         [plan.marker(stage.address) for stage in plan.restored + plan.jobs] or "dvc.yaml",
+    message:
+        "all that was asked for is there"

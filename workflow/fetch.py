@@ -43,15 +43,15 @@ def main(arguments: list[str]) -> int:
 def _fetch(repo: Repo, remote: team.Remote, *, everything: bool) -> dict[str, tuple[str, str]]:
     with repo.lock:  # nobody writes dvc.lock while it is read
         order, graph = pipeline.in_order(repo, None if everything else pipeline.ROOT)
-    data = [stage for stage in order if stage.cmd is None and _moved(stage)]
-    if data:  # what `dvc add` tracks
+    data = [stage for stage in order if stage.cmd is None and _lacks(stage)]
+    if data:  # what `dvc add` tracks; what was edited here stays
         repo.pull(targets=[stage.addressing for stage in data], remote=remote.name)
     upstream = {stage: list(graph.successors(stage)) for stage in order}
     return decide(repo, order, upstream, FromRemote(repo, remote))
 
 
-def _moved(stage: Stage) -> bool:
-    return any(out.status() for out in stage.outs)
+def _lacks(stage: Stage) -> bool:
+    return any(not out.exists for out in stage.outs)
 
 
 class FromRemote:

@@ -105,4 +105,7 @@ def _open(name: str) -> int:
     try:
         return os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return os.open(file, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        descriptor = os.open(file, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        if os.fstat(descriptor).st_uid == os.getuid():
+            os.fchmod(descriptor, 0o644)  # whatever the umask, others can lock it
+        return descriptor

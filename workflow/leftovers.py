@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import Stage
 
-DAY = 24 * 3600
+MINUTE, DAY = 60, 24 * 3600
 # What DVC copies an output to before it renames it, and what `replacing` leaves.
 HALF = re.compile(r"\.[\w-]{22}\.tmp|([\w.-]+\.lock|\.gitignore)\.\d+\.partial")
 
@@ -34,14 +34,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_from_cache(repo: Repo) -> None:
-    """Other projects may copy into a cache outside of this one: there, what has been left for a
-    day goes."""
+    """What nobody has written to for a minute; in a cache outside of this project, where others
+    and their disks may pause, for a day."""
     cache = Path(repo.cache.local.path)
-    age = 0 if cache.is_relative_to(repo.root_dir) else DAY
+    age = MINUTE if cache.is_relative_to(repo.root_dir) else DAY
     for file in [*cache.glob("*.tmp"), *cache.glob("??/*.tmp")]:
-        if file.stat().st_mtime <= time.time() - age:
-            file.unlink(missing_ok=True)
-            print(f"{file.name}: a half-copied file, removed from the cache", flush=True)
+        with suppress(FileNotFoundError):  # it was ready just now
+            if file.stat().st_mtime <= time.time() - age:
+                file.unlink()
+                print(f"{file.name}: a half-copied file, removed from the cache", flush=True)
 
 
 def remove_beside(stages: list[Stage]) -> None:

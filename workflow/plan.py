@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from stages import locks
+from stages.errors import UserError, did_you_mean
 from workflow import filesystem, leftovers, pipeline, runners
 from workflow.decisions import MAYBE, OK, RESTORE, RUN
 from workflow.ordering import Ordering, read
 from workflow.pipeline import Stage
 from workflow.supervision import FOLDER, HOST, token
 
+CONFIG = ("pipeline", "all_pipelines")
 VARIABLE = "BRIDGE_PLAN"  # the path of the plan, for the jobs, on other nodes too
 RESTORING = "@restore"  # stands for a stage in locks; DVC allows no such name
 # The marker says what to run: a `params` of the rule would make Snakemake import pandas, to compare
@@ -79,6 +81,8 @@ def make(config: Mapping[str, Any]) -> Plan:
         config: `pipeline`: a dvc.yaml other than that of the root folder; `all_pipelines`: all
             of them.
     """
+    if unknown := [key for key in config if key not in CONFIG]:
+        raise UserError(f"--config {unknown[0]}: unknown key; {did_you_mean(unknown[0], CONFIG)}")
     filesystem.check(FOLDER, nodes=False)
     file = None if config.get("all_pipelines") else config.get("pipeline", pipeline.ROOT)
     with pipeline.opened(locked=True) as repo:
@@ -137,9 +141,15 @@ def finish(plan: Plan, *, done: bool) -> None:
 
 
 def _mend_locks() -> None:
-    """What a kill of plain DVC has cut off dvc.lock is found again in the cache."""
-    for path in [Path("dvc.lock"), *Path("workflow").glob("*/dvc.lock")]:
+    """What a kill of plain DVC has cut off dvc.lock is found again in the cache.
+
+    Raises:
+        UserError: one has marks of a merge conflict.
+    """
+    for path in [Path("dvc.lock"), *Path("workflow").rglob("dvc.lock")]:
         text = path.read_text("utf-8", errors="replace") if path.exists() else locks.EMPTY
+        if locks.CONFLICT.search(text):
+            raise UserError(locks.conflict(path))
         if locks.torn(text):
             with leftovers.replacing(path) as partial:
                 partial.write_text(locks.mended(text), "utf-8")

@@ -15,6 +15,7 @@ WORDS = {
     "not in cache": "is not in the cache",
 }
 ABSENT = object()
+MANY = 4  # names on a line
 
 
 def of(stage: Stage) -> list[str]:
@@ -47,8 +48,15 @@ def text(state: str, why: list[str], waits: list[str]) -> str:
     if state == "restore":
         return "; ".join([*why, "the result is in the cache"])
     if state == "maybe":
-        return "; ".join([*why, f"depends on what {', '.join(waits)} will make"] if waits else why)
+        return "; ".join([*why, f"depends on what {_several(waits)} will make"] if waits else why)
     return "; ".join(why)
+
+
+def _several(names: list[str]) -> str:
+    """The names, or where they are many the first of them and how many others."""
+    if len(names) <= MANY:
+        return ", ".join(names)
+    return f"{', '.join(names[:MANY])} and {len(names) - MANY} others"
 
 
 def _word(status: Any) -> str:
