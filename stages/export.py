@@ -111,11 +111,12 @@ def _write_tokenizer(folder: Path, max_length: int, pad_id: int | None) -> None:
     config: dict[str, Any] = read_json(path) if path.exists() else {}
     special = folder / "special_tokens_map.json"
     named = (read_json(special) if special.exists() else {}) | config
-    if pad_id is not None and not named.get("pad_token"):
+    if pad_id is not None and pad_id >= 0 and not named.get("pad_token"):
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        config["pad_token"] = tokenizer.id_to_token(pad_id)
+        if token := tokenizer.id_to_token(pad_id):
+            config["pad_token"] = token
     write_json(path, config | {"model_max_length": max_length})
 
 

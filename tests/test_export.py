@@ -258,6 +258,7 @@ def test_numbers_in_large_units_are_compared_by_their_scale() -> None:
     draw = np.random.default_rng(0)
     assert parity.tolerance(draw.normal(0, 5, 500)) == parity.TOLERANCE
     salaries = draw.normal(250_000, 80_000, 500)
+    assert parity.tolerance(np.array([1.0, np.inf])) == parity.TOLERANCE
     assert 0.05 < parity.tolerance(salaries) < 10 < 80_000 / 100
 
 

@@ -170,6 +170,8 @@ def test_lists_as_pandas_writes_them() -> None:
     found, reasons = read(written, none=True)
     assert found == [["a b", "c"], ["c"], ["a b", "c"], [], ["(see) c", "d"], ["1"]]
     assert not reasons
+    for strange in ("['a' 'b']", "['a'\n 'b']", "[b'a']", "[...]", "['a', ('b', 'c')]", "[" * 9999):
+        assert read([strange + "]" * strange.count("[" * 9)])[1].keys() == {0}
     assert read(["['a b', c]"])[1] == {0: "not a list of labels: \"['a b', c]\""}
 
 

@@ -285,6 +285,31 @@ def test_a_text_longer_than_the_first_lines_is_one_text(tmp_path: Path) -> None:
     assert rows[0][1] == long
 
 
+def test_a_text_of_lines_with_a_comma_each_is_one_text(tmp_path: Path) -> None:
+    recipe = "\n".join(f"{i} cups flour, sifted" for i in range(11))
+    plain = "".join(f"text {i},a\n" for i in range(400))
+    (tmp_path / "x.csv").write_text(f'text,label\n{plain}"{recipe}",b\n')
+    rows, reasons, notes = read(str(tmp_path / "x.csv"))
+    assert rows[-1] == (402, recipe, "b") and len(rows) == 401 and not reasons and not notes
+    table = recipe.replace(", ", ",")  # which looks like rows, and is refused, not taken for them
+    (tmp_path / "x.csv").write_text(f'text,label\n{plain}"{table}",b\n')
+    rows, reasons, _ = read(str(tmp_path / "x.csv"))
+    assert len(rows) == 400 and len(reasons) == 11
+    assert len(read(str(tmp_path / "x.csv"), quoting="quoted")[0]) == 401
+
+
+def test_a_quote_that_the_last_lines_open_is_text(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_text(lines_of(50, "\t", {48: '"unclosed\ta'}))
+    rows, reasons, notes = read(str(tmp_path / "x.tsv"))
+    assert len(rows) == 50 and not reasons and "quote characters are read as text" in notes[0]
+
+
+def test_a_space_that_begins_a_text_stays(tmp_path: Path) -> None:
+    """Entities and answers count characters from there."""
+    (tmp_path / "x.csv").write_text('text,label\n Anna,"a"\n')
+    assert read(str(tmp_path / "x.csv"))[0] == [(2, " Anna", "a")]
+
+
 def test_spaces_before_quotes_and_rows_of_delimiters(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('"text", "label"\n"a, b", "good"\n,\n" ",\n"c", "bad"\n')
     assert read(str(tmp_path / "x.csv"))[:2] == ([(2, "a, b", "good"), (5, "c", "bad")], {})
@@ -311,6 +336,8 @@ def test_a_split_in_another_format_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text(csv())
     (tmp_path / "train.csv.dvc").write_text("outs: []")
     (tmp_path / "notes.md").write_text("of the data")
+    (tmp_path / "test.py").write_text("of the data")
+    assert [source.split for source in reading.sources(str(tmp_path))] == ["train"]
     (tmp_path / "test.xlsx").write_text("a table")
     with pytest.raises(UserError, match=r"test.xlsx: not a known format, by its ending '.xlsx'"):
         reading.sources(str(tmp_path))

@@ -122,10 +122,10 @@ def test_a_difference_does_not_read_as_none(value: float, written: str) -> None:
 @pytest.mark.parametrize(("low", "p", "told"), [(0.001, 0.06, True), (0.001, 0.04, False),
                                                 (-0.001, 0.04, True), (-0.001, 0.06, False)])  # fmt: skip
 def test_two_tests_that_disagree_are_explained(low: float, p: float, told: bool) -> None:
-    point = {"f": {"value": 0.1, "low": 0.0, "high": 1.0}}
-    common = {"main_metric": "f", "split": "test", "rows": 9, "confidence": 0.95}
+    point = {"accuracy": {"value": 0.1, "low": 0.0, "high": 1.0}}
+    common = {"main_metric": "accuracy", "split": "test", "rows": 9, "confidence": 0.95}
     comparison = {
-        "difference": {"f": {"value": 0.1, "low": low, "high": 0.2}},
+        "difference": {"accuracy": {"value": 0.1, "low": low, "high": 0.2}},
         "mcnemar": {"first_only": 1, "second_only": 2, "p_value": p},
     }
     head = headline(common | {"metrics": point}, common | {"baselines": {"a": point}}, comparison)

@@ -172,7 +172,8 @@ def test_bad_entities_are_named() -> None:
 def test_labels_are_names_of_entities(label: str, advice: str) -> None:
     form = {"text": None, "entities": None, "tokens": "tokens", "tags": "tags"}
     with pytest.raises(ValueError, match=f"names of entities alone, got '{label}'; write {advice}"):
-        task.Data(**form, scheme="iob2", labels=["LOC", label])
+        task.Data(**form, scheme="iob2", labels=["LOC", "I-PER", label])
+    task.Data(**form, scheme="iob2", labels=["E-mail", "S-Bahn", "I-95"])
 
 
 def test_an_unknown_label_is_named() -> None:

@@ -15,6 +15,7 @@ from workflow import pipeline, team
 from workflow.decisions import MAYBE, RUN, decide
 
 if TYPE_CHECKING:
+    from dvc.output import Output
     from dvc.repo import Repo
     from dvc.stage import Stage
     from dvc_data.hashfile.hash_info import HashInfo
@@ -51,7 +52,14 @@ def _fetch(repo: Repo, remote: team.Remote, *, everything: bool) -> dict[str, tu
 
 
 def _lacks(stage: Stage) -> bool:
-    return any(not out.exists for out in stage.outs)
+    """Is data missing, or a former version of what it is tracked as? What was edited here is in no
+    cache, and stays."""
+
+    def former(out: Output) -> bool:
+        info = out.get_hash()
+        return out.cache.exists(info.value) if info and info.value else False
+
+    return any(not out.exists or (out.status() and former(out)) for out in stage.outs)
 
 
 class FromRemote:

@@ -68,7 +68,10 @@ def check(folder: Path, rows: pd.DataFrame, roles: list[str]) -> dict[str, float
 
 def tolerance(logits: np.ndarray) -> float:
     """`TOLERANCE` for logits; for numbers of another scale also what float32 rounds off."""
-    spread, size = float(logits.std()), float(abs(logits).max())
+    import numpy as np
+
+    finite = logits[np.isfinite(logits)]
+    spread, size = (float(finite.std()), float(abs(finite).max())) if len(finite) else (0.0, 0.0)
     return TOLERANCE * max(1.0, spread / 10) + (1e-6 * size if size > 1000 else 0.0)
 
 

@@ -55,12 +55,20 @@ def records(
     if quoting == csv.QUOTE_NONE and form.quoting == "auto":
         notes.append(f"{file}: quote characters are read as text, for more rows fit that way")
     taken: list[str] = []
-    reader = _reader(_kept(chain(sample, lines), taken), delimiter, quoting)
+    spaced = _spaced(sample, delimiter)
+    reader = _reader(_kept(chain(sample, lines), taken), delimiter, quoting, spaced=spaced)
     return _rows(reader, taken, delimiter, file, columns, form)
 
 
-def _reader(lines: Iterator[str], delimiter: str, quoting: Quoting) -> Reader:
-    spaced = delimiter != "\t"  # `"text", "label"`: a space before a quote is none of the field's
+def _spaced(sample: list[str], delimiter: str) -> bool:
+    """Is a space before a quote none of the field's, as in a first line of `"text", "label"`?"""
+    first = next((line for line in sample if line.strip()), "")
+    return delimiter != "\t" and f'{delimiter} "' in first
+
+
+def _reader(
+    lines: Iterator[str], delimiter: str, quoting: Quoting, *, spaced: bool = False
+) -> Reader:
     return csv.reader(
         lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=spaced
     )
@@ -162,8 +170,10 @@ def _lost(taken: list[str], start: int, reason: str) -> Iterator[Record]:
 
 def _swallows(lines: list[str], delimiter: str, width: int) -> bool:
     """Are the lines of one row rows of their own, of which a stray quote made one? Texts of
-    several lines have tabs in none of them, and seldom as many commas in each as rows have."""
-    fit = sum(line.count(delimiter) == width - 1 for line in lines)
+    several lines have tabs in none of them, seldom as many commas in each as rows have, and a space
+    after these."""
+    spaced = f"{delimiter} "
+    fit = sum(line.count(delimiter) == width - 1 and spaced not in line for line in lines)
     least = 2 if delimiter == "\t" else 6
     return width > 1 and len(lines) >= least and fit >= 0.9 * len(lines)
 
@@ -247,6 +257,7 @@ def _misfits(sample: list[str], delimiter: str, quoting: Quoting, width: int) ->
     taken: list[str] = []
     reader = _reader(_kept(iter(sample), taken), delimiter, quoting)
     count = 0
+    cut = len(sample) == SAMPLE_LINES or sum(map(len, sample)) > SAMPLE_CHARACTERS
     while True:
         start = reader.line_num
         taken.clear()
@@ -255,7 +266,7 @@ def _misfits(sample: list[str], delimiter: str, quoting: Quoting, width: int) ->
         except StopIteration:
             return count
         except csv.Error as error:
-            if "end of data" in str(error):
+            if cut and "end of data" in str(error):
                 count += len(taken) - 1 if _swallows(taken[1:], delimiter, width) else 0
             else:
                 count += reader.line_num - start
@@ -263,6 +274,4 @@ def _misfits(sample: list[str], delimiter: str, quoting: Quoting, width: int) ->
         fits = not row or len(_trimmed(row, width)) == width
         if quoting == csv.QUOTE_NONE:
             fits = fits and not any(len(f) > 1 and f[0] == f[-1] == '"' for f in row)
-        elif len(taken) > 1:
-            fits = fits and not _swallows(taken, delimiter, width)
         count += 0 if fits else reader.line_num - start

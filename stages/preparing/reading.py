@@ -30,6 +30,21 @@ SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {name: name for name in SPLITS} | dict.fromkeys(("dev", "valid", "val"), "validation")
 BATCH = 20_000  # rows
 
+UNREAD = (
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".txt",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zip",
+    ".zst",
+    ".feather",
+    ".arrow",
+    ".pkl",
+    ".xml",
+)  # endings of data that is not read
 _UNDECODABLE = re.compile("[\ud800-\udfff]")
 _MAGIC = (
     (b"\x1f\x8b", "compressed by gzip", "unpack it"),
@@ -170,9 +185,8 @@ def _split_files(folder: Path) -> list[Source]:
         f"{file.as_posix()}: not a known format, by its ending {file.suffix!r}, but its name is "
         f"that of a split; write it as one of: {', '.join(KINDS)}"
         for file in sorted(folder.iterdir())
-        if SPLIT_NAMES.get(file.name.lower().split(".")[0], "train") not in found
-        and file.suffix.lower() not in (*KINDS, ".dvc")
-        and file.is_file()
+        if (split := SPLIT_NAMES.get(file.name.lower().split(".")[0])) and split not in found
+        if file.suffix.lower() in UNREAD and file.is_file()
     ]
     if "train" not in found:
         names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"

@@ -194,7 +194,10 @@ def _judge(
     if test is None:
         return outcome, difference_is
     apart = (outcome != "open") != (test["p_value"] < 1 - metrics["confidence"])
-    border = " Near the border the interval and this test may disagree, as here." if apart else ""
+    why = "Near the border the interval and this test may disagree, as here."
+    if metric != "accuracy":
+        why = "The test counts rows that are wholly right, which is another measure."
+    border = f" {why}" if apart else ""
     return outcome, (
         f"{difference_is} Rows that the fine-tuned model alone predicts rightly: "
         f"{text.count(test['first_only'])}; the baseline alone: "

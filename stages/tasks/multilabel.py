@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -92,7 +93,8 @@ def _list(text: str, separator: str, normalised: Normalised) -> list[str] | None
     values = _literal(text) if ends in ("[]", "{}", "()") else None
     if values is None and ends not in ("[]", "{}"):
         values = text.split(separator)
-    if not isinstance(values, list) or any(isinstance(value, list | dict) for value in values):
+    plain = str | int | float | bool | None
+    if not isinstance(values, list) or not all(isinstance(value, plain) for value in values):
         return None
     names = [_name(value) for value in values]
     return [name for name in normalised(names) if name]
@@ -105,11 +107,14 @@ def _name(value: Any) -> str:
 
 
 def _literal(text: str) -> Any:
-    """The value that is written in JSON or Python; None where it is in neither."""
+    """The value that is written in JSON or Python; None where it is in neither, or where Python
+    would make one text of two, which is how NumPy writes lists."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
+    if re.search(r"""['"]\s+['"]""", text):
+        return None
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -4,7 +4,6 @@ first token of each word, softmax, cross-entropy; long texts are read in windows
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -36,7 +35,6 @@ GENERATIVE = False
 MAIN_METRIC = SELECTION_METRIC = "f1"
 LOWER_IS_BETTER = ()
 HUB_TASK = "token-classification"
-_SPELT = re.compile("O$|[BIES]-")  # a tag in the place of an entity's name
 NO_LOSS = -100  # of tokens that are no word's first, and of words that count in another window
 
 
@@ -67,7 +65,8 @@ class Data(Section):
             )
         if self.entities and self.scheme == "plain":
             raise ValueError("scheme: entities are not plain tags; write iob2")
-        tag = next((name for name in self.labels if _SPELT.match(name)), None)
+        spelt = [tagging.OUTSIDE, *(f"B-{name[2:]}" for name in self.labels if name[:2] == "I-")]
+        tag = next((name for name in self.labels if name in spelt), None)
         if tag is not None and self.scheme != "plain":
             raise ValueError(
                 f"labels: names of entities alone, got {tag!r}; write "

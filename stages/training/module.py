@@ -119,7 +119,7 @@ class FineTuning(pl.LightningModule):
             found = self.ranks.sums(whole, count, tokens, computed)
             tokens, computed = (int(size) for size in found[2:])
             whole, count = ((x / self.ranks.count).to(total.dtype) for x in found[:2])
-        divisor = torch.where(count == 0, 1.0, count)  # of a batch without a target to learn
+        divisor = _divisor(count)
         loss, mean = total / divisor, whole / divisor
         self.train_loss.append(mean)
         self.log("train_loss", mean)
@@ -144,7 +144,7 @@ class FineTuning(pl.LightningModule):
         if not self._counts:
             return
         # Lightning has divided each sum by the number of batches, also in a last step of fewer.
-        scale = self.trainer.accumulate_grad_batches / torch.stack(self._counts).sum()
+        scale = self.trainer.accumulate_grad_batches / _divisor(torch.stack(self._counts).sum())
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_mul_([share_of(gradient) for gradient in gradients], scale)
         self._counts = []
@@ -231,3 +231,8 @@ class FineTuning(pl.LightningModule):
         if gradient_clip_val:
             trained = [p for p in self.model.parameters() if p.requires_grad]
             torch.nn.utils.clip_grad_norm_(trained, gradient_clip_val)
+
+
+def _divisor(count: torch.Tensor) -> torch.Tensor:
+    """What a sum of losses is divided by; 1 where there was no target to learn."""
+    return torch.where(count == 0, torch.ones_like(count), count)
