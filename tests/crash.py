@@ -39,6 +39,7 @@ CHANGES: dict[str, Any] = {
     "epochs": 4, "threads": 1, "batch_size": 4, "accumulate": 2, "warmup_epochs": 0.5,
     "device": "cpu", "precision": "float32", "early_stopping": 3,
 }  # fmt: skip
+LOST_INTERRUPT = "could not determine the shape of object type 'torch.storage.UntypedStorage'"
 INTERRUPTED = 130
 Death = Callable[[], None]
 
@@ -198,7 +199,10 @@ def killed(method: str, draw: random.Random, seconds: float, span: float, worker
         name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}.get(how, name)
     _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
-    assert code <= 0 or code == INTERRUPTED, Path("error.log").read_text()
+    if code not in (*range(-64, 1), INTERRUPTED):
+        error = Path("error.log").read_text()
+        # What torch makes of an interrupt that comes while it looks at a storage, seen once.
+        assert name in ("SIGTERM", "Ctrl-C") and LOST_INTERRUPT in error, error
     if code and draw.random() < 0.3 and harmed(draw):
         name = "power cut"
     return name if code else ""

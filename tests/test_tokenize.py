@@ -77,7 +77,7 @@ def test_too_much_truncation_is_refused_and_leaves_nothing(folder: Path) -> None
     assert error.value.problems[0] == (
         "params.yaml: tokenize.max_length: 33.3% of the 3 train rows are longer, got 8; write 12 "
         "to keep 99% of them whole (the longest has 12 tokens), or raise tokenize.max_truncated "
-        "above 0.33"
+        "to 0.34"
     )
     assert not (folder / "data/tokenized").exists()
     assert not list(folder.rglob("*.partial"))
