@@ -178,6 +178,32 @@ def test_data_too_and_what_nobody_has(small: Copy, tmp_path: Path) -> None:
     assert "what depends on that is known afterwards: second" in output
 
 
+def test_data_that_others_changed_come_and_what_was_edited_here_stays(
+    small: Copy, tmp_path: Path
+) -> None:
+    add = use(str(tmp_path / "shared"))
+    add(small)
+    small(*SHARE)
+    other = _clone(small, tmp_path / "other")
+    add(other)
+    other(*FETCH)
+    (small.folder / "data.txt").write_text("c\n")
+    small("dvc", "add", "-q", "data.txt")
+    small.run("dvc")
+    small("git", "commit", "-q", "-m", "other data", "--", "data.txt.dvc", "dvc.lock")
+    small(*SHARE)
+    other("git", "pull", "-q")
+    assert "all 3 stages have their results" in other(*FETCH)
+    assert (other.folder / "data.txt").read_text() == "c\n"
+    (other.folder / "data.txt").unlink()  # which is a link to the cache
+    (other.folder / "data.txt").write_text("mine\n")
+    code, output = _command(other, *FETCH)
+    assert code == 0, output
+    assert "data.txt: edited here, and left so; `dvc add data.txt` takes it up" in output
+    assert "nobody has shared" not in output
+    assert (other.folder / "data.txt").read_text() == "mine\n"
+
+
 def test_what_plain_dvc_push_sent_is_enough_for_the_committed_state(
     small: Copy, tmp_path: Path
 ) -> None:

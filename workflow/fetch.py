@@ -121,7 +121,11 @@ def _told(states: dict[str, tuple[str, str]]) -> list[str]:
     )
     if not runs + waits:
         return [f"all {len(states)} stages have their results: `make repro` runs nothing"]
-    lines = [f"nobody has shared {', '.join(runs)} for these inputs: `make repro` runs it here"]
+    data = [name.removesuffix(".dvc") for name in runs if name.endswith(".dvc")]
+    lines = [f"{file}: edited here, and left so; `dvc add {file}` takes it up" for file in data]
+    if stages := [name for name in runs if not name.endswith(".dvc")]:
+        names = ", ".join(stages)
+        lines.append(f"nobody has shared {names} for these inputs: `make repro` runs it here")
     if waits:
         lines.append(f"what depends on that is known afterwards: {', '.join(waits)}")
     return lines
