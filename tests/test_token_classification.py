@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from seqeval.metrics.sequence_labeling import get_entities
 from tokenizers import Tokenizer
 
 from stages import measures, tokenize, windows
+from stages.artifacts import read_arrow
 from stages.common import tagging
 from stages.errors import UserError
 from stages.preparing import conll
 from stages.preparing.normalising import normalised
 from stages.statistics import bootstrap, once
 from stages.tasks import token_classification as task
-from tests import tiny
+from tests import running, tiny
 
 TAGS = [f"{mark}-{kind}" for mark in "BIES" for kind in ("per", "a-b")] + ["O"]
 LABELS = ["O", "B-a-b", "I-a-b", "B-per", "I-per"]
@@ -323,3 +325,28 @@ def test_the_baseline_knows_the_most_frequent_tag() -> None:
     (predict,) = task.baselines(train, ["B", "G"], None).values()
     decided, scores = predict(frame(["good zzz bad"]))
     assert decided == ['["G", "G", "B"]'] and scores[0, -2:].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_windows_without_a_target_leave_numbers(
+    accumulate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one long word all windows but the first have nothing to learn, so whole batches may."""
+    rows = [{"tokens": ["love" + "ly" * 40, "good"], "tags": ["O", "B-X"]} for _ in range(40)]
+    for number, row in enumerate(rows):
+        row["tokens"].append("film" * (number % 9 + 1) + str(number))
+        row["tags"].append("O")
+    form = dict.fromkeys(("text", "entities")) | {"tokens": "tokens", "tags": "tags"}
+    keys = {f"tasks__token_classification__data__{key}": value for key, value in form.items()}
+    content = "".join(json.dumps(row) + "\n" for row in rows)
+    running.ready(
+        tmp_path, "token_classification", content, "x.jsonl", **keys,
+        finetune__batch_size=1, finetune__accumulate=accumulate,
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    running.run("fetch_model", "prepare", "tokenize", "finetune")
+    tags = read_arrow("data/tokenized/train.arrow")["tag"].to_pylist()
+    empty = sum(all(tag == task.NO_LOSS for tag in of) for of in tags)
+    assert empty > len(tags) / 4
+    curve = pd.read_csv("results/learning_curve.csv")
+    assert np.isfinite(curve["train_loss"]).all() and np.isfinite(curve["validation_loss"]).all()
