@@ -96,7 +96,13 @@ def read_yaml(path: str) -> dict[str, Any]:
 
 
 def lock(content: str | None) -> dict[str, Any]:
-    """The stages of a dvc.lock; none where there is no lock yet."""
+    """The stages of a dvc.lock; none where there is no lock yet.
+
+    Raises:
+        UserError: it has marks of a merge conflict, or is not YAML.
+    """
+    if content and locks.CONFLICT.search(content):
+        raise UserError(locks.conflict("dvc.lock"))
     return _yaml(content, "dvc.lock").get("stages") or {} if content else {}
 
 
@@ -235,6 +241,4 @@ def _yaml(content: str, path: str) -> dict[str, Any]:
     try:
         return YAML(typ="safe", pure=True).load(content) or {}
     except YAMLError:
-        if locks.CONFLICT.search(content):
-            raise UserError(locks.conflict(path)) from None
         raise UserError(f"{path}: not YAML; `git checkout {path}` brings it back") from None

@@ -173,3 +173,12 @@ def test_outside_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"dvc\.yaml: missing; run from the project's root"):
         runs.since({"time": "2020-01-01T00:00:00+00:00", "stages": {}})
+
+
+def test_marks_of_a_merge_are_told_where_one_side_may_be_taken() -> None:
+    """Of dvc.lock alone: the pipeline is written by people, who put both sides together."""
+    marked = "<<<<<<< HEAD\nschema: '2.0'\n=======\nschema: '2.0'\n>>>>>>> other\n"
+    with pytest.raises(UserError, match=r"dvc.lock: has git's marks of a merge conflict; take one"):
+        runs.lock(marked)
+    with pytest.raises(UserError, match=r"dvc.yaml: not YAML; `git checkout dvc.yaml`"):
+        runs._yaml(marked, "dvc.yaml")

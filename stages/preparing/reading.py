@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -30,21 +30,8 @@ SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {name: name for name in SPLITS} | dict.fromkeys(("dev", "valid", "val"), "validation")
 BATCH = 20_000  # rows
 
-UNREAD = (
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".txt",
-    ".gz",
-    ".bz2",
-    ".xz",
-    ".zip",
-    ".zst",
-    ".feather",
-    ".arrow",
-    ".pkl",
-    ".xml",
-)  # endings of data that is not read
+# Data that is not read, by its ending.
+_UNREAD = re.compile(r"\.(xlsx?|ods|txt|gz|bz2|xz|zip|zst|feather|arrow|pkl|xml)$")
 _UNDECODABLE = re.compile("[\ud800-\udfff]")
 _MAGIC = (
     (b"\x1f\x8b", "compressed by gzip", "unpack it"),
@@ -186,7 +173,7 @@ def _split_files(folder: Path) -> list[Source]:
         f"that of a split; write it as one of: {', '.join(KINDS)}"
         for file in sorted(folder.iterdir())
         if (split := SPLIT_NAMES.get(file.name.lower().split(".")[0])) and split not in found
-        if file.suffix.lower() in UNREAD and file.is_file()
+        if _UNREAD.search(file.name.lower()) and file.is_file()
     ]
     if "train" not in found:
         names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
@@ -244,22 +231,28 @@ def _batch(rows: list[Record], columns: list[str]) -> Batch:
     nothing = ("",) * len(columns)
     table = [nothing if isinstance(values, str) else values for _, values in rows]
     lists = [list(values) for values in zip(*table, strict=True)]
-    for values in lists:
-        if is_unicode("".join(values)):
-            continue
-        for i, value in enumerate(values):
-            if _UNDECODABLE.search(value):
-                values[i], reasons[i] = decodable(value), "undecodable bytes"
+    reasons |= mended(lists)
     return Batch([line for line, _ in rows], dict(zip(columns, lists, strict=True)), reasons)
 
 
-def decodable(text: str) -> str:
-    """With a replacement character for each that UTF-8 cannot hold."""
-    return _UNDECODABLE.sub("\ufffd", text)
+def mended(columns: Iterable[list[str]]) -> dict[int, str]:
+    """Why rows cannot be used whose values hold what UTF-8 cannot, by index. In place, each such
+    character is replaced.
+
+    Args:
+        columns: values [n] each.
+    """
+    reasons = {}
+    for values in columns:
+        if _is_unicode("".join(values)):
+            continue
+        for i, value in enumerate(values):
+            if _UNDECODABLE.search(value):
+                values[i], reasons[i] = _UNDECODABLE.sub("\ufffd", value), "undecodable bytes"
+    return reasons
 
 
-def is_unicode(text: str) -> bool:
-    """Can UTF-8 hold it?"""
+def _is_unicode(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

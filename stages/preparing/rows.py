@@ -17,7 +17,7 @@ import numpy as np
 
 from stages.common.texts import present
 from stages.preparing.normalising import normalised
-from stages.preparing.reading import SPLIT_NAMES, Batch, Source, decodable, is_unicode
+from stages.preparing.reading import SPLIT_NAMES, Batch, Source, mended
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def frame(batch: Batch, source: Source, mapping: Mapping) -> pd.DataFrame:
 
     count = len(batch.lines)
     roles, unusable = mapping.read(batch.columns)
-    unusable |= _mended(roles)
+    unusable |= mended(roles.values())  # what only their JSON could spell
     groups = normalised(batch.columns[mapping.group]) if mapping.group else [""] * count
     splits, reasons = [source.split or ""] * count, [""] * count
     if mapping.split:
@@ -97,19 +97,6 @@ def frame(batch: Batch, source: Source, mapping: Mapping) -> pd.DataFrame:
     columns["key"] = hashes(contents)
     columns["draw"] = hashes(drawn_by, f"{mapping.seed}\0")
     return pd.DataFrame(columns)
-
-
-def _mended(roles: dict[str, list[str]]) -> dict[int, str]:
-    """Why rows are undecodable whose values held characters that only their JSON could spell, by
-    index. These are replaced."""
-    reasons = {}
-    for values in roles.values():
-        if is_unicode("".join(values)):
-            continue
-        for i, value in enumerate(values):
-            if not is_unicode(value):
-                values[i], reasons[i] = decodable(value), "undecodable bytes"
-    return reasons
 
 
 def hashes(texts: Iterable[str], prefix: str = "") -> np.ndarray:
